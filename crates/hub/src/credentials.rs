@@ -78,6 +78,17 @@ pub struct SubscriptionClaims {
     pub options: GrantOptions,
 }
 
+/// The two kinds of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    Connection,
+    Subscription,
+}
+
+/// Keys that are being fetched, by a number of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyFetch(pub u64);
+
 /// The reasons for which a token is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {

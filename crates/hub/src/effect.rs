@@ -12,7 +12,7 @@ use fanwire_protocol::{ClientInfo, Position, Publication, Tags, TopicName};
 use crate::hook::{HookAnswer, HookQuestion, PublishOptions};
 use crate::hook_settings::HookSlot;
 use crate::registry::Moved;
-use crate::TokenPrint;
+use crate::{KeyFetch, TokenPrint};
 
 /// Names a connection on a shard. The generation keeps an answer from reaching a later connection that was
 /// given the same slot.
@@ -32,6 +32,11 @@ pub enum Effect {
     Ping,
     /// Nothing follows. The session has given its subscriptions back already.
     Close(Close),
+    /// Tell when these keys are there, or cannot be had; answered by [`Answer::KeysFetched`].
+    AwaitKeys {
+        number: u32,
+        keys: KeyFetch,
+    },
     /// Close the connection when this token is revoked, instead of any before it.
     Token(TokenPrint),
     /// Count the connection as one of its address's, until the session is over; answered by [`Answer::AddressRegistered`].
@@ -185,6 +190,9 @@ pub enum Answer {
         shows_time: bool,
     },
     Hooked(Box<HookAnswer>),
+    KeysFetched {
+        number: u32,
+    },
 }
 
 impl Answer {
@@ -192,7 +200,11 @@ impl Answer {
     pub fn is_to_request(&self) -> bool {
         !matches!(
             self,
-            Self::AddressRegistered(_) | Self::Registered(_) | Self::Subscribed { .. } | Self::Hooked(_)
+            Self::AddressRegistered(_)
+                | Self::Registered(_)
+                | Self::Subscribed { .. }
+                | Self::Hooked(_)
+                | Self::KeysFetched { .. }
         )
     }
 }

@@ -25,7 +25,8 @@ pub mod queue;
 pub mod wheel;
 
 pub use credentials::{
-    ClaimExtras, ConnectionClaims, Expiry, GrantOptions, Overrides, SubscriptionClaims, TokenError, TokenPrint, TopicGrant,
+    ClaimExtras, ConnectionClaims, Expiry, GrantOptions, KeyFetch, Overrides, SubscriptionClaims, TokenError,
+    TokenKind, TokenPrint, TopicGrant,
 };
 pub use format::{PublicationFormat, Unfit, UnfitField};
 pub use namespace::{HistoryBounds, NameError, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy};

@@ -17,17 +17,19 @@ mod tests;
 use std::borrow::Cow;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fanwire_hub::session::Verify;
-use fanwire_hub::{ClaimExtras, ConnectionClaims, SubscriptionClaims, TokenError};
+use fanwire_hub::{ClaimExtras, ConnectionClaims, KeyFetch, SubscriptionClaims, TokenError, TokenKind};
 use fanwire_protocol::json::Object;
 use jsonwebtoken::Algorithm;
 use regex::Regex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::settings::{Expected, TokenSettings};
 use claims::Claims;
@@ -41,6 +43,9 @@ pub(crate) use token_name::TokenName;
 
 /// A longer token is invalid. It bounds the work and the memory that one token costs before anything is proved.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest time for which a client waits for keys that are being fetched.
+pub(crate) const KEYS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Verifies both kinds of tokens. Made once, shared by all shards.
 #[derive(Debug)]
@@ -63,6 +68,22 @@ impl Tokens {
         })
     }
 
+    fn verifier(&self, kind: TokenKind) -> &Verifier {
+        match kind {
+            TokenKind::Connection => &self.connection,
+            TokenKind::Subscription => self.subscription.as_ref().unwrap_or(&self.connection),
+        }
+    }
+
+    /// Waits for the keys of a connection token, if they are being fetched.
+    pub(crate) async fn fetch_keys_of(&self, token: &str) {
+        if let Some(keys) = self.connection.awaits_keys(token)
+            && let Keys::Published(sets) = &self.connection.keys
+        {
+            sets.wait_for(keys, Instant::now() + KEYS_PATIENCE).await;
+        }
+    }
+
     /// Returns the blocked users and revoked tokens of this node.
     pub(crate) fn revocations(&self) -> &Revocations {
         &self.revocations
@@ -74,8 +95,7 @@ impl Tokens {
     }
 
     fn check_revoked(&self, token: &str, claims: &Claims<'_>, now: i64) -> Result<(), TokenError> {
-        if !self.revocations.is_empty()
-            && self.revocations.has(TokenName::new(token, claims).revoked(), now)
+        if !self.revocations.is_empty() && self.revocations.has(TokenName::new(token, claims).revoked(), now)
         {
             return Err(TokenError::Invalid("it is revoked (`revoke_token`)"));
         }
@@ -133,7 +153,7 @@ impl Tokens {
 
     /// `now` is in seconds since 1970.
     pub fn verify_subscription(&self, token: &str, now: i64) -> Result<SubscriptionClaims, TokenError> {
-        let verifier = self.subscription.as_ref().unwrap_or(&self.connection);
+        let verifier = self.verifier(TokenKind::Subscription);
         let payload = verifier.payload(token, now)?;
         let claims = Claims::parse(&payload)?;
         verifier.check_parties(&claims)?;
@@ -161,6 +181,10 @@ impl Verify for Tokens {
 
     fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError> {
         self.verify_subscription(token, unix).inspect_err(refused)
+    }
+
+    fn awaits_keys(&self, kind: TokenKind, token: &str) -> Option<KeyFetch> {
+        self.verifier(kind).awaits_keys(token)
     }
 
     fn is_blocked(&self, user: &str, unix: i64) -> bool {
@@ -231,42 +255,34 @@ impl Verifier {
 
     /// Returns the claims' JSON, once the signature over it is verified.
     fn payload(&self, token: &str, now: i64) -> Result<String, TokenError> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(TokenError::Invalid("it is longer than 16 KiB"));
-        }
-        let split = token.rsplit_once('.').and_then(|(message, signature)| {
-            let (header, payload) = message.split_once('.')?;
-            Some((message, header, payload, signature))
-        });
-        let Some((message, header, payload, signature)) = split else {
-            return Err(TokenError::Invalid("it is not three parts with points between them"));
-        };
+        let Parts { message, header, payload, signature } = Parts::of(token)?;
         let header = decode(header, "its header is not base64url")?;
-        let Object(header): Object<JwtHeader<'_>> = serde_json::from_slice(&header)
-            .map_err(|_| TokenError::Invalid("its header is not a JSON object with `alg`"))?;
-        if header.crit.is_some() {
-            // RFC 7515, section 4.1.11: what must be understood and is not makes the token invalid.
-            return Err(TokenError::Invalid("its header has `crit`, and no extension is supported"));
-        }
-        if header.alg.eq_ignore_ascii_case("none") {
-            return Err(TokenError::Invalid("it is not signed: its algorithm is `none`"));
-        }
+        let header = JwtHeader::parse(&header)?;
         if !self.insecure_skip_signature {
-            let algorithm = Algorithm::from_str(&header.alg)
-                .map_err(|_| TokenError::Invalid("its algorithm is not supported"))?;
+            let algorithm = header.algorithm()?;
             let signature = decode(signature, "its signature is not base64url")?;
             match &self.keys {
                 Keys::Configured(keys) => keys.verify(algorithm, message.as_bytes(), &signature, now)?,
                 Keys::Published(sets) => {
                     let payload = text(payload)?;
-                    let kid = header.kid.and_then(|kid| serde_json::from_str::<Cow<'_, str>>(kid.get()).ok());
-                    let key = sets.find(&self.groups(&payload)?, kid.as_deref())?;
+                    let key = sets.find(&self.groups(&payload)?, header.key_name().as_deref())?;
                     key.verify(algorithm, message.as_bytes(), &signature)?;
                     return Ok(payload);
                 }
             }
         }
         text(payload)
+    }
+
+    /// Returns the fetch that may bring the key of a token, if it is not there yet.
+    fn awaits_keys(&self, token: &str) -> Option<KeyFetch> {
+        let Keys::Published(sets) = &self.keys else { return None };
+        let Parts { header, payload, .. } =
+            Parts::of(token).ok().filter(|_| !self.insecure_skip_signature)?;
+        let header = decode(header, "").ok()?;
+        let header = JwtHeader::parse(&header).ok()?;
+        header.algorithm().ok()?;
+        sets.awaited(&self.groups(&text(payload).ok()?).ok()?, &header.key_name()?)
     }
 
     /// Returns what the groups of the patterns matched in the issuer and the audience, once these are the expected ones.
@@ -307,6 +323,28 @@ impl Verifier {
     }
 }
 
+/// The parts of a token, each in base64url.
+struct Parts<'t> {
+    /// What is signed: header and payload.
+    message: &'t str,
+    header: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    fn of(token: &'t str) -> Result<Self, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Invalid("it is longer than 16 KiB"));
+        }
+        let split = token.rsplit_once('.').and_then(|(message, signature)| {
+            let (header, payload) = message.split_once('.')?;
+            Some(Self { message, header, payload, signature })
+        });
+        split.ok_or(TokenError::Invalid("it is not three parts with points between them"))
+    }
+}
+
 /// The fields that the check of the signature needs. `typ` is ignored, and `kid` where the keys are configured.
 #[derive(Deserialize)]
 struct JwtHeader<'a> {
@@ -315,6 +353,29 @@ struct JwtHeader<'a> {
     #[serde(borrow)]
     kid: Option<&'a RawValue>,
     crit: Option<IgnoredAny>,
+}
+
+impl<'a> JwtHeader<'a> {
+    fn parse(text: &'a [u8]) -> Result<Self, TokenError> {
+        let Object(header): Object<Self> = serde_json::from_slice(text)
+            .map_err(|_| TokenError::Invalid("its header is not a JSON object with `alg`"))?;
+        if header.crit.is_some() {
+            // RFC 7515, section 4.1.11: what must be understood and is not makes the token invalid.
+            return Err(TokenError::Invalid("its header has `crit`, and no extension is supported"));
+        }
+        if header.alg.eq_ignore_ascii_case("none") {
+            return Err(TokenError::Invalid("it is not signed: its algorithm is `none`"));
+        }
+        Ok(header)
+    }
+
+    fn algorithm(&self) -> Result<Algorithm, TokenError> {
+        Algorithm::from_str(&self.alg).map_err(|_| TokenError::Invalid("its algorithm is not supported"))
+    }
+
+    fn key_name(&self) -> Option<Cow<'a, str>> {
+        serde_json::from_str(self.kid?.get()).ok()
+    }
 }
 
 impl Expected {

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use fanwire_broker::{
     EngineError, Event, HistoryPage, Member, NewPublication, PresenceStats, Published, ReadLimit,
 };
-use fanwire_hub::TokenPrint;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
+use fanwire_hub::{KeyFetch, TokenPrint};
 use fanwire_protocol::reason::{CloseReason, Left, RequestError};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
@@ -67,6 +67,8 @@ pub(crate) enum ShardMessage {
     /// What users have used up of their rates on all nodes.
     Debts(Debts),
     Survey(Survey),
+    /// These keys were fetched, or could not be.
+    KeysFetched(KeyFetch),
     /// Closes the connections of a revoked token; the answer is their number.
     Revoke(TokenPrint, mpsc::UnboundedSender<usize>),
     /// Counts a request without a session, unless it is one too many.
@@ -113,6 +115,7 @@ impl ShardMessage {
             | Self::Larger(..)
             | Self::Control(_)
             | Self::Revoke(..)
+            | Self::KeysFetched(_)
             | Self::Barrier(_)
             | Self::Close(_)
             | Self::Drain(_) => true,

@@ -175,7 +175,9 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let keys = node.tokens.key_sets().map(|sets| {
         let (kept, sets) = (node.clone(), sets.clone());
         OwnedTask::spawn(async move {
-            kept.tasks.keep(Task::Keys, || fetch_keys(sets.clone())).await;
+            let tell =
+                |keys| kept.inboxes.all.iter().for_each(|inbox| inbox.send(ShardMessage::KeysFetched(keys)));
+            kept.tasks.keep(Task::Keys, || fetch_keys(sets.clone(), tell)).await;
         })
     });
     let keys = keys.collect();

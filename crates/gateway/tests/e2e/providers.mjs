@@ -41,6 +41,7 @@ class Provider {
     provider.asked = 0;
     const serve = (request, response) => {
       provider.asked += 1;
+      provider.askedAt = Date.now();
       if (provider.answer) return provider.answer(request, response);
       const keys = provider.sets[request.url];
       response.writeHead(keys ? 200 : 404, { 'content-type': 'application/json' });
@@ -153,6 +154,60 @@ describe('an identity provider', () => {
     assert.equal(await connect(server, tokenOf(b, { sub: 'bob' })), 'connected');
     assert.deepEqual(closes, []);
     client.disconnect();
+  });
+
+  check('a client with a key that is not known yet waits for it, and others do not', async () => {
+    await start({ jwks_timeout: '10s' });
+    await answered(server, tokenOf(a, { sub: 'ann' }), 'connected');
+    const uses = {
+      'a connection': [(pair) => connect(server, tokenOf(pair, { sub: 'ann' })), 'connected'],
+      'a publication': [
+        async (pair) => {
+          const url = `${server.http}/publish?topic=object:a&token=${tokenOf(pair, { sub: 'ann' })}`;
+          return (await fetch(url, { method: 'POST', body: '{}' })).status;
+        },
+        200,
+      ],
+      'a stream': [
+        async (pair) => {
+          const stream = new AbortController();
+          const url = `${server.http}/subscribe?as=sse&topic=plain:a&token=${tokenOf(pair, { sub: 'ann' })}`;
+          const { status } = await fetch(url, { signal: stream.signal });
+          stream.abort();
+          return status;
+        },
+        200,
+      ],
+      'a subscription': [
+        (pair) => second({ subscribe: { channel: 'token:a', token: tokenOf(pair, { sub: 'ann', channel: 'token:a' }) } }),
+        'subscribe',
+      ],
+      'a refresh': [(pair) => second({ refresh: { token: tokenOf(pair, { sub: 'ann' }) } }), 'refresh'],
+    };
+    /** What the answer to one more command has, or is. */
+    const second = async (command) => {
+      const socket = new WebSocket(server.websocket);
+      await once(socket, 'open');
+      socket.send(JSON.stringify({ id: 1, connect: { token: tokenOf(a, { sub: 'ann' }) } }));
+      await once(socket, 'message');
+      socket.send(JSON.stringify({ id: 2, ...command }));
+      const reply = JSON.parse((await once(socket, 'message'))[0]);
+      socket.close();
+      const [name] = Object.keys(command);
+      return name in reply ? name : reply;
+    };
+    for (const [name, [use, expected]] of Object.entries(uses)) {
+      await until(() => Date.now() - provider.askedAt > 600, 'the keys may be fetched again');
+      const next = keyPair(name);
+      const asked = new Promise((resolve) => (provider.answer = (_, response) => resolve(response)));
+      const used = use(next);
+      const response = await asked;
+      assert.equal(await connect(server, tokenOf(a, { sub: 'bob' })), 'connected', `others while ${name} waits`);
+      provider.answer = undefined;
+      provider.sets['/keys'] = [a, next];
+      response.end(JSON.stringify({ keys: [a, next].map((pair) => pair.published) }));
+      assert.deepEqual(await used, expected, name);
+    }
   });
 
   check('while it is down its keys serve, and unknown ones are refused with the reason in the log', async () => {

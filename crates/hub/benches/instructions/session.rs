@@ -7,8 +7,8 @@ use fanwire_hub::effect::{Answer, ConnectionKey, Effect, SubscriptionStart, Topi
 use fanwire_hub::registry::{Registry, SubscriberKind};
 use fanwire_hub::session::{Context, Now, Rates, Session, Verify};
 use fanwire_hub::{
-    ClientSettings, ConnectionClaims, Expiry, NameRules, Namespace, Namespaces, SlowPolicy,
-    SubscriptionClaims, TokenError,
+    ClientSettings, ConnectionClaims, Expiry, KeyFetch, NameRules, Namespace, Namespaces, SlowPolicy,
+    SubscriptionClaims, TokenError, TokenKind,
 };
 use fanwire_protocol::reason::Left;
 use fanwire_protocol::request::{Ask, Connect, Publish, Request, Subscribe};
@@ -179,6 +179,10 @@ impl Verify for OneToken {
 
     fn subscription(&self, _: &str, _: i64) -> Result<SubscriptionClaims, TokenError> {
         Err(TokenError::Unavailable)
+    }
+
+    fn awaits_keys(&self, _: TokenKind, _: &str) -> Option<KeyFetch> {
+        None
     }
 
     fn is_blocked(&self, _: &str, _: i64) -> bool {

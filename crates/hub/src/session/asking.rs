@@ -1,4 +1,4 @@
-//! Questions to hooks that are on their way, and the requests that wait for them: later ones of the same topic, and later
+//! Questions to hooks, and for keys, that are on their way, and the requests that wait for them: later ones of the same topic, and later
 //! calls, so that an application gets them in their order, and one topic holds up no other.
 
 use std::collections::VecDeque;
@@ -14,11 +14,12 @@ use crate::effect::Effect;
 use crate::hook::{HookEvent, HookQuestion};
 use crate::hook_settings::HookSlot;
 
-/// A question on its way to a hook.
+/// A question on its way.
 #[derive(Debug)]
 pub(super) struct Asking {
     number: u32,
-    pub(super) slot: HookSlot,
+    /// `None`: it waits for keys.
+    pub(super) slot: Option<HookSlot>,
     pub(super) step: Step,
     /// Later requests that have to keep their order.
     pub(super) waiting: VecDeque<Request>,
@@ -56,6 +57,11 @@ pub(super) enum Step {
         id: u32,
     },
     Send,
+    /// A request whose token names a key that is being fetched. It counts as not made yet.
+    Retry {
+        topic: Option<TopicName>,
+        request: Box<Request>,
+    },
 }
 
 /// A publication of a client that passed the checks.
@@ -84,6 +90,7 @@ impl Step {
     fn topic(&self) -> Option<&TopicName> {
         match self {
             Self::Subscribe { topic, .. } | Self::Publish { draft: Draft { topic, .. }, .. } => Some(topic),
+            Self::Retry { topic, .. } => topic.as_ref(),
             Self::Connect { .. }
             | Self::Refresh
             | Self::SubRefresh { .. }
@@ -117,13 +124,20 @@ impl Session {
     ) {
         let (client, user) = (self.client, self.asking_user().into());
         let wire = Some(self.mode.wire);
+        let number = self.begin_asking(Some(slot), step);
+        let kept = self.work().kept.clone();
+        let question = HookQuestion { number, slot, client, user, wire, event, kept };
+        context.effects.push(Effect::Hook(Arc::new(question)));
+    }
+
+    /// Enters a step that goes on with an answer, and returns the number of its question.
+    pub(super) fn begin_asking(&mut self, slot: Option<HookSlot>, step: Step) -> u32 {
         self.asked = self.asked.saturating_add(u16::from(step.is_of_request()));
         let work = self.work();
         work.questions = work.questions.wrapping_add(1);
-        let (number, kept) = (work.questions, work.kept.clone());
+        let number = work.questions;
         work.asking.get_or_insert_default().0.push(Asking { number, slot, step, waiting: VecDeque::new() });
-        let question = HookQuestion { number, slot, client, user, wire, event, kept };
-        context.effects.push(Effect::Hook(Arc::new(question)));
+        number
     }
 
     /// Takes the question of this number, which is answered; `None` if nobody waits for the answer any more.
@@ -164,7 +178,7 @@ impl Session {
         self.steps().filter(|step| matches!(step, Step::Subscribe { .. })).count()
     }
 
-    /// A first request, of those that a connection begins with, waits for a hook: no further one is to be prepared yet.
+    /// A first request, of those that a connection begins with, waits for a hook or for keys: no further one is to be prepared yet.
     pub fn is_preparing(&self) -> bool {
         self.phase == Phase::Fresh && self.steps().next().is_some()
     }

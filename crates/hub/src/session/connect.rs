@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fanwire_protocol::cursor::Cursor;
 use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError};
 use fanwire_protocol::reply::{Connected, Outcome, Reply, Subscribed};
-use fanwire_protocol::request::{Connect, StreamPosition};
+use fanwire_protocol::request::{Ask, Connect, Request, StreamPosition};
 use fanwire_protocol::wire::Pings;
 use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
@@ -23,7 +23,10 @@ use crate::hook::HookEvent;
 use crate::hook_settings::HookSlot;
 use crate::kept::{Kept, TooLong};
 use crate::permission::may_subscribe;
-use crate::{ClaimExtras, ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
+use crate::{
+    ClaimExtras, ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TokenKind,
+    TopicGrant,
+};
 
 /// A connection that passed every check.
 #[derive(Debug)]
@@ -71,6 +74,18 @@ pub(super) struct ConnectSubscriptions {
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
+        if !request.token.is_empty()
+            && let Some(keys) = context.tokens.awaits_keys(TokenKind::Connection, &request.token)
+        {
+            self.phase = Phase::Connecting;
+            return self.wait_for_keys(context, keys, Request { id, ask: Ask::Connect(request) });
+        }
+        self.connect_with_keys(context, id, request);
+    }
+
+    /// Connects by a token that can be verified or not, or without one.
+    #[inline(always)]
+    pub(super) fn connect_with_keys(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
         match self.plan_connect(context, id, request) {
             Ok(Some(plan)) => self.admit(context, id, plan),
             // A hook is asked.
@@ -298,7 +313,13 @@ pub(super) fn anonymous(settings: &ClientSettings) -> Result<ConnectionClaims, R
     if !settings.insecure && !settings.allow_anonymous_connect_without_token {
         return Err(Close::mistake(Mistake::NoToken).into());
     }
-    Ok(ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new(), extras: None })
+    Ok(ConnectionClaims {
+        user: "".into(),
+        expiry: Expiry::Never,
+        info: Bytes::new(),
+        topics: Vec::new(),
+        extras: None,
+    })
 }
 
 /// Returns the claims of a token, or those that hold without one.

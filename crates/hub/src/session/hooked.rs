@@ -44,7 +44,7 @@ impl Session {
     #[inline(never)]
     pub(super) fn hooked(&mut self, context: &mut Context<'_>, answer: HookAnswer) {
         let HookAnswer { number, outcome } = answer;
-        let Some(Asking { slot, step, waiting, .. }) = self.take_asking(number) else { return };
+        let Some(Asking { slot: Some(slot), step, waiting, .. }) = self.take_asking(number) else { return };
         match step {
             Step::Connect { id, request } => self.connect_hooked(context, slot, id, *request, outcome),
             Step::Refresh => self.refresh_hooked(context, slot, outcome),
@@ -64,6 +64,8 @@ impl Session {
             },
             // Nothing is answered.
             Step::Send => {}
+            // It waits for no hook.
+            Step::Retry { .. } => {}
         }
         self.serve_waiting(context, waiting);
         self.rest();

@@ -10,6 +10,7 @@ mod control;
 mod cursor;
 mod history;
 mod hooked;
+mod keys;
 mod prepare;
 mod presence;
 mod publish;
@@ -36,7 +37,8 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry, TopicSlot};
 use crate::{
-    ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError,
+    ClientSettings, ConnectionClaims, KeyFetch, NameError, Namespace, Namespaces, SubscriptionClaims,
+    TokenError, TokenKind,
 };
 use refusal::{Refusal, named};
 use subscription::{Subscription, Subscriptions};
@@ -52,6 +54,9 @@ pub use rate::{RateLimit, Rates};
 pub trait Verify {
     fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError>;
     fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError>;
+    /// Returns the keys that are fetched now, if the token names one of them that is not known yet: the token is to be
+    /// verified once they are there.
+    fn awaits_keys(&self, kind: TokenKind, token: &str) -> Option<KeyFetch>;
     /// Returns true while the user may not connect, whatever it proves.
     fn is_blocked(&self, user: &str, unix: i64) -> bool;
 }
@@ -255,7 +260,7 @@ impl Session {
             return context.refuse(id, RequestError::TooManyRequests);
         }
         match ask {
-            Ask::Subscribe(subscribe) => self.subscribe(context, id, subscribe),
+            Ask::Subscribe(subscribe) if subscribe.token.is_empty() => self.subscribe(context, id, subscribe),
             Ask::Unsubscribe { topic } => self.unsubscribe(context, id, &topic),
             Ask::Publish(publish) => self.publish(context, id, publish),
             Ask::Refused(mistake) => context.refuse(id, mistake),
@@ -264,8 +269,9 @@ impl Session {
             Ask::History(history) => self.history(context, id, history),
             Ask::Call { method, data } => self.call(context, id, method, data),
             Ask::Send { method, data } => self.send(context, method, data),
-            Ask::Refresh { token } => self.refresh(context, id, &token),
-            Ask::SubRefresh(refresh) => self.sub_refresh(context, id, &refresh),
+            ask @ (Ask::Subscribe(_) | Ask::Refresh { .. } | Ask::SubRefresh(_)) => {
+                self.serve_by_token(context, Request { id, ask });
+            }
             // The others were handled before.
             Ask::Ping | Ask::Pong | Ask::Wrong(_) | Ask::Connect(_) => {
                 self.close(context, Close::mistake(Mistake::PingUnserved));
@@ -305,6 +311,7 @@ impl Session {
                 context.reply_with(id, result.map(history));
             }
             Answer::Hooked(answer) => self.hooked(context, *answer),
+            Answer::KeysFetched { number } => self.keys_fetched(context, number),
         }
     }
 
@@ -426,6 +433,10 @@ mod tests {
 
         fn subscription(&self, _: &str, _: i64) -> Result<SubscriptionClaims, TokenError> {
             Err(TokenError::Unavailable)
+        }
+
+        fn awaits_keys(&self, _: TokenKind, _: &str) -> Option<KeyFetch> {
+            None
         }
 
         fn is_blocked(&self, _: &str, _: i64) -> bool {

@@ -45,6 +45,14 @@ impl Session {
         if self.phase != Phase::Fresh {
             return;
         }
+        match context.keys_for(&request.ask) {
+            Some(keys) => self.wait_for_keys(context, keys, request),
+            None => self.prepare_with_keys(context, request),
+        }
+    }
+
+    /// Checks such a request whose token, if it has one, can be verified or not.
+    pub(super) fn prepare_with_keys(&mut self, context: &mut Context<'_>, request: Request) {
         let Request { id, ask } = request;
         let checked = match ask {
             Ask::Connect(connect) if self.prepared().is_none() => self.prepare_connect(context, id, connect),
@@ -59,7 +67,7 @@ impl Session {
         }
     }
 
-    /// Begins with what was prepared, unless a hook is yet to decide on part of it: connects, and asks for the subscriptions once that is answered. Each request gets its
+    /// Begins with what was prepared, unless part of it waits for a hook or for keys: connects, and asks for the subscriptions once that is answered. Each request gets its
     /// reply. After a refusal there is nothing to begin with.
     pub fn begin(&mut self, context: &mut Context<'_>) {
         if self.is_preparing() {

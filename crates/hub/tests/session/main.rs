@@ -8,6 +8,7 @@ mod connect;
 mod prepare;
 mod timing;
 mod refresh;
+mod keys;
 mod subscribe;
 mod options;
 mod recovery;

@@ -1,7 +1,8 @@
 //! Keys of identity providers: a key set for each address, kept for a while and fetched again (RFC 7517).
 //!
 //! Whoever verifies a token never waits: a key that is not there is asked for, and the token is refused for now, with an
-//! error after which clients try again. So that invented names of keys cost little, a set is fetched at most once in
+//! error after which clients try again. [`KeySets::awaited`] tells before whether a fetch may bring the key, so that a
+//! client can wait for it. So that invented names of keys cost little, a set is fetched at most once in
 //! `refresh_min`, and a name that the last fetch did not bring is refused for good until the next.
 
 mod fetch;
@@ -9,16 +10,18 @@ mod key_set;
 mod template;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use fanwire_hub::TokenError;
+use fanwire_hub::{KeyFetch, TokenError};
 use jsonwebtoken::Algorithm;
 use regex::Regex;
 use tokio::sync::Notify;
 
 use super::problem::KeyProblem;
 use crate::backend::{BackendTls, BackendUrl};
+use crate::condition::Condition;
 use crate::counters::Counter;
 use crate::settings::KeySetSettings;
 pub(crate) use fetch::follow;
@@ -48,6 +51,8 @@ pub(crate) struct KeySets {
     sources: RwLock<HashMap<Arc<str>, Source>>,
     /// A set is wanted.
     wanted: Notify,
+    /// A set was fetched, or could not be.
+    fetched: Condition,
     counters: FetchCounters,
 }
 
@@ -87,9 +92,21 @@ impl FoundKey {
     }
 }
 
+/// The number of a source, which no other of this process has.
+#[derive(Debug)]
+struct SourceNumber(KeyFetch);
+
+impl Default for SourceNumber {
+    fn default() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(KeyFetch(LAST.fetch_add(1, Relaxed)))
+    }
+}
+
 /// What is known of one address.
 #[derive(Debug, Default)]
 struct Source {
+    number: SourceNumber,
     /// The last set, and when it was fetched.
     set: Option<(Arc<KeySet>, Instant)>,
     /// When the last fetch began.
@@ -166,6 +183,7 @@ impl KeySets {
             tls,
             sources: RwLock::new(sources),
             wanted: Notify::new(),
+            fetched: Condition::default(),
             counters: FetchCounters::default(),
         })
     }
@@ -179,6 +197,27 @@ impl KeySets {
             .fill(groups)
             .ok_or(TokenError::Invalid("its issuer or audience does not give the address of a key set"))?;
         Ok(FoundKey { set: self.find_set(&url, kid, Instant::now())?, kid: kid.into() })
+    }
+
+    /// Returns the fetch that may bring the key, if it is not there yet: one that is under way, or is asked for by this.
+    pub(super) fn awaited(&self, groups: &Groups, kid: &str) -> Option<KeyFetch> {
+        let kid = Some(kid).filter(|kid| kid.len() <= KID_BYTES_MAX)?;
+        self.await_set(&self.template.fill(groups)?, kid, Instant::now())
+    }
+
+    fn await_set(&self, url: &str, kid: &str, now: Instant) -> Option<KeyFetch> {
+        match self.find_set(url, kid, now) {
+            Err(TokenError::Unavailable) => {}
+            Ok(_) | Err(_) => return None,
+        }
+        let sources = self.read();
+        sources.get(url).filter(|source| source.is_wanted).map(|source| source.number.0)
+    }
+
+    /// Waits until the fetch of these keys has ended. Returns at the deadline at the latest.
+    pub(super) async fn wait_for(&self, keys: KeyFetch, deadline: tokio::time::Instant) {
+        let is_over = || !self.read().values().any(|source| source.number.0 == keys && source.is_wanted);
+        self.fetched.wait_until(deadline, is_over).await;
     }
 
     /// Returns a set that has the key.
@@ -236,12 +275,16 @@ impl KeySets {
         }
     }
 
-    fn fetched(&self, url: &str, set: Option<KeySet>) {
+    /// Takes the result of a fetch, and returns its number.
+    fn fetched(&self, url: &str, set: Option<KeySet>) -> Option<KeyFetch> {
         let counter = if set.is_some() { &self.counters.complete } else { &self.counters.failed };
         counter.add(1);
-        if let Some(source) = self.write().get_mut(url) {
+        let number = self.write().get_mut(url).map(|source| {
             source.fetched(set, Instant::now());
-        }
+            source.number.0
+        });
+        self.fetched.notify();
+        number
     }
 
     /// Adds this section's figures.

@@ -39,7 +39,13 @@ pub(super) fn with_hmac() -> TokenSettings {
 }
 
 fn nobody() -> ConnectionClaims {
-    ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: "".into(), topics: Vec::new(), extras: None }
+    ConnectionClaims {
+        user: "".into(),
+        expiry: Expiry::Never,
+        info: "".into(),
+        topics: Vec::new(),
+        extras: None,
+    }
 }
 
 fn check_connection(settings: &TokenSettings, token: &str, outcome: Result<ConnectionClaims, TokenError>) {

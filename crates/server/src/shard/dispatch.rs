@@ -12,6 +12,7 @@ use fanwire_protocol::{ClientId, TopicName};
 use super::Shard;
 use super::connection::Connection;
 use super::drain_schedule::DrainSchedule;
+use super::key_waits::KeyWait;
 use crate::message::{RateExceeded, Recipients, Requester, SessionOrder, ShardMessage, Survey};
 
 impl Shard {
@@ -37,6 +38,10 @@ impl Shard {
                 self.ask_again(key, topic, request, &allowance);
             }
             ShardMessage::Control(order) => self.order(order),
+            ShardMessage::KeysFetched(keys) => {
+                let waiting = self.key_waits.take_fetched(keys);
+                self.end_waits(waiting);
+            }
             ShardMessage::Revoke(token, reply) => {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.close_revoked(token));
@@ -152,6 +157,13 @@ impl Shard {
             self.with_session(slot, |session, context| {
                 session.control(context, &order.control, order.completion);
             });
+        }
+    }
+
+    /// Sessions need not wait any longer for keys.
+    pub(super) fn end_waits(&mut self, waiting: Vec<KeyWait>) {
+        for KeyWait { connection, number, .. } in waiting {
+            self.take_answer(connection, Answer::KeysFetched { number });
         }
     }
 

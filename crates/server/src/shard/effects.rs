@@ -48,6 +48,9 @@ impl Shard {
                 Effect::Ping if self.is_undecided(slot) => {}
                 Effect::Ping => self.send(slot, wire.ping(pings)),
                 Effect::Close(close) => self.close(slot, close),
+                Effect::AwaitKeys { number, keys } => {
+                    self.key_waits.enter(keys, key, number, self.now.millis)
+                }
                 Effect::Token(token) => {
                     self.tokens.insert(slot, token);
                 }

@@ -24,6 +24,7 @@ mod polled;
 mod questions;
 mod io_result;
 mod kept_answers;
+mod key_waits;
 mod read;
 mod readiness;
 mod sharing;
@@ -66,6 +67,7 @@ use drain_schedule::DrainSchedule;
 use gathered::Gathered;
 use groups::Groups;
 use kept_answers::KeptAnswers;
+use key_waits::KeyWaits;
 use parked::PolledNodes;
 use questions::WatchedClients;
 use readiness::Readiness;
@@ -127,6 +129,7 @@ pub(crate) struct Shard {
     clients: FxHashMap<ClientId, u32>,
     /// Where the connections of an address are limited: the network of each client, by its slot.
     networks: FxHashMap<u32, NetworkUse>,
+    key_waits: KeyWaits,
     /// Where connections of revoked tokens are closed: the token of each client, by its slot.
     tokens: FxHashMap<u32, TokenPrint>,
     registry: Registry,
@@ -197,6 +200,7 @@ impl Shard {
             polled_nodes: PolledNodes::default(),
             clients: FxHashMap::default(),
             networks: FxHashMap::default(),
+            key_waits: KeyWaits::default(),
             tokens: FxHashMap::default(),
             registry: Registry::default(),
             user_rates: Rates::default(),
@@ -419,6 +423,8 @@ impl Shard {
             self.keep_reads_going();
             self.resume_where_requests_may_wait();
             self.look_for_polled_nodes();
+            let late = self.key_waits.take_late(self.now.millis);
+            self.end_waits(late);
             self.user_rates.sweep(self.now);
             self.request_rates.sweep(self.now);
             if self.index == 0 {

@@ -46,6 +46,7 @@ async fn take(
     let in_query = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "token").last();
     let in_query = in_query.map_or(Cow::Borrowed(""), |(_, token)| token);
     let token = token(request.headers(), in_query, &origin, cookie);
+    node.tokens.fetch_keys_of(&token).await;
     let client =
         RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
     let user = client.user();

@@ -85,6 +85,7 @@ async fn check(
     let origin = gate.origins.judge(request.headers());
     let token_cookie = settings.subscribe.token_cookie.as_deref();
     let token = token(request.headers(), query.token, &origin, token_cookie);
+    node.tokens.fetch_keys_of(&token).await;
     let publisher =
         RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
     let (topic, hook) = publisher.check(&settings.client, &settings.namespaces, &topic)?;

@@ -40,6 +40,7 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
             assert_ne!(why, &CloseReason::BadRequest.into(), "a bad request is told why");
             format!("close {number} {text}")
         }
+        Effect::AwaitKeys { number, keys } => format!("await keys {} {number}", keys.0),
         Effect::Token(print) => format!("token {}", print.0),
         Effect::RegisterAddress => "register address".into(),
         Effect::Register { user, single } => {

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use fanwire_hub::session::Verify;
-use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, SubscriptionClaims, TokenError, TopicGrant};
+use fanwire_hub::{
+    ConnectionClaims, Expiry, GrantOptions, KeyFetch, SubscriptionClaims, TokenError, TokenKind, TopicGrant,
+};
 
 use super::START;
 
 pub(crate) struct Tokens {
     connection: HashMap<String, Result<ConnectionClaims, TokenError>>,
     subscription: HashMap<String, Result<SubscriptionClaims, TokenError>>,
+    /// Tokens whose keys are being fetched.
+    pub(crate) awaited: HashMap<String, KeyFetch>,
 }
 
 impl Tokens {
@@ -25,7 +29,13 @@ impl Tokens {
 
 /// The claims of a plain connection token of a user.
 pub(crate) fn user(user: &str) -> ConnectionClaims {
-    ConnectionClaims { user: user.into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new(), extras: None }
+    ConnectionClaims {
+        user: user.into(),
+        expiry: Expiry::Never,
+        info: Bytes::new(),
+        topics: Vec::new(),
+        extras: None,
+    }
 }
 
 /// A server-side subscription without options.
@@ -79,6 +89,7 @@ impl Default for Tokens {
         let mut tokens = Self {
             connection: errors().into_iter().map(|(token, error)| (token, Err(error))).collect(),
             subscription: errors().into_iter().map(|(token, error)| (token, Err(error))).collect(),
+            awaited: HashMap::new(),
         };
         connection.into_iter().for_each(|(token, claims)| tokens.add_connection(token, claims));
         subscription.into_iter().for_each(|(token, claims)| tokens.add_subscription(token, claims));
@@ -93,6 +104,10 @@ impl Verify for Tokens {
 
     fn subscription(&self, token: &str, _unix: i64) -> Result<SubscriptionClaims, TokenError> {
         self.subscription.get(token).cloned().unwrap_or(Err(TokenError::Invalid("not in the table")))
+    }
+
+    fn awaits_keys(&self, _: TokenKind, token: &str) -> Option<KeyFetch> {
+        self.awaited.get(token).copied()
     }
 
     fn is_blocked(&self, _: &str, _: i64) -> bool {

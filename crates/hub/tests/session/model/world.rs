@@ -307,6 +307,7 @@ impl World {
                 | Effect::Token(_)
                 | Effect::Moved(_) => {}
                 Effect::Hook(_) | Effect::UnfitAnswer(..) => unreachable!("there are no hooks"),
+                Effect::AwaitKeys { .. } => unreachable!("all keys are there"),
                 Effect::RegisterAddress => unreachable!("there is no limit"),
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::LogRateLimit;
+use fanwire_hub::KeyFetch;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{ACCEPT, HOST, USER_AGENT};
@@ -33,22 +34,26 @@ enum FetchError {
     NoKeySet(#[from] NoKeySet),
 }
 
-/// Fetches sets when they are wanted, and again before their time is over, for as long as it is polled.
-pub(crate) async fn follow(sets: Arc<KeySets>) {
+/// Fetches sets when they are wanted, and again before their time is over, for as long as it is polled. `tell` is called
+/// after each fetch, complete or not.
+pub(crate) async fn follow(sets: Arc<KeySets>, tell: impl Fn(KeyFetch)) {
     let failures = LogRateLimit::default();
     loop {
         let url = sets.next().await;
-        match fetch_patiently(&sets, &url).await {
+        let set = match fetch_patiently(&sets, &url).await {
             Ok((set, unused)) => {
                 tracing::debug!(%url, unused, "fetched the keys of an identity provider");
-                sets.fetched(&url, Some(set));
+                Some(set)
             }
             Err(error) => {
                 if failures.is_due() {
                     tracing::warn!(%error, "the keys of the identity provider could not be fetched");
                 }
-                sets.fetched(&url, None);
+                None
             }
+        };
+        if let Some(number) = sets.fetched(&url, set) {
+            tell(number);
         }
     }
 }

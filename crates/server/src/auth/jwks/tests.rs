@@ -205,6 +205,39 @@ fn a_set_is_fetched_at_start_and_a_new_key_when_it_is_asked_for() {
 }
 
 #[test]
+fn only_a_fetch_that_may_bring_the_key_is_waited_for() {
+    let mut provider = Provider::new();
+    let awaited = |provider: &Provider, kid| provider.sets.await_set(URL, kid, provider.now);
+    let fetch = awaited(&provider, "one").expect("the first fetch is to begin");
+    assert_eq!(awaited(provider.begins(), "one"), Some(fetch), "it is under way");
+    provider.brings(&["one"]);
+    assert_eq!((awaited(&provider, "one"), awaited(&provider, "two")), (None, None), "it was just fetched");
+    provider.after(REFRESH_MIN);
+    assert_eq!((awaited(&provider, "one"), awaited(&provider, "two")), (None, Some(fetch)));
+    provider.begins().brings(&["one"]);
+    assert_eq!(awaited(&provider, "two"), None, "it is not there");
+    assert_eq!(provider.find("two"), ABSENT);
+    let other = Provider::new();
+    assert_ne!(awaited(&other, "one"), Some(fetch));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_is_waited_for_until_it_ends_and_not_for_ever() {
+    let provider = Provider::new();
+    let fetch = provider.sets.await_set(URL, "one", provider.now).unwrap();
+    let began = tokio::time::Instant::now();
+    let patience = Duration::from_secs(5);
+    provider.sets.wait_for(fetch, began + patience).await;
+    assert!((patience..patience * 2).contains(&began.elapsed()));
+    provider.begins();
+    let deadline = tokio::time::Instant::now() + patience;
+    let (_, told) =
+        tokio::join!(provider.sets.wait_for(fetch, deadline), async { provider.sets.fetched(URL, None) });
+    assert_eq!(told, Some(fetch));
+    assert!(tokio::time::Instant::now() < deadline);
+}
+
+#[test]
 fn an_invented_name_costs_one_fetch_and_is_refused_for_good_until_the_next() {
     let mut provider = Provider::new();
     assert_eq!(provider.find("forged"), LATER);
