@@ -30,6 +30,7 @@ pub(crate) const SUITES: &[&str] = &[
     "fallbacks.mjs",
     "hooks.mjs",
     "hooks_tls.mjs",
+    "secrets.mjs",
     "compression.mjs",
     "python_client.py",
     "browser.mjs",
