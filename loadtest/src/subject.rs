@@ -19,6 +19,8 @@ pub(crate) struct Subject {
     pub(crate) deflate: bool,
     /// Every client has a filter, which takes every other publication.
     pub(crate) filter: bool,
+    /// Clients have a cookie in place of a token: the server asks a backend who they are, and keeps it.
+    pub(crate) hook: bool,
     /// The Redis engine, with a Redis of its own.
     pub(crate) redis: bool,
     /// `None`: one, or the scenario's number.
@@ -129,7 +131,16 @@ impl Subject {
     /// Returns the server without options.
     pub(crate) fn plain(server: Server) -> Self {
         let wire = SubjectWire::Centrifuge(Encoding::Json);
-        Self { server, wire, deflate: false, filter: false, redis: false, shards: None, nodes: 1 }
+        Self {
+            server,
+            wire,
+            deflate: false,
+            filter: false,
+            hook: false,
+            redis: false,
+            shards: None,
+            nodes: 1,
+        }
     }
 
     /// Returns true if a client can connect without a topic. It cannot if the request names the topics.
@@ -154,6 +165,7 @@ impl Subject {
         match name {
             "redis" if ours && value.is_none() => self.redis = true,
             "filter" if ours && value.is_none() => self.filter = true,
+            "hook" if ours && value.is_none() => self.hook = true,
             "shards" if ours || self.server == Server::Raw => self.shards = Some(number(SHARDS_MAX)?),
             "nodes" if ours => self.nodes = number(NODES_MAX)?,
             "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
@@ -161,7 +173,9 @@ impl Subject {
             }
             "deflate" if value.is_none() => self.deflate = true,
             "shards" => return Err("+shards is of fanwire and raw".to_owned()),
-            "redis" | "nodes" | "filter" if !ours => return Err(format!("+{name} is of fanwire only")),
+            "redis" | "nodes" | "filter" | "hook" if !ours => {
+                return Err(format!("+{name} is of fanwire only"));
+            }
             _ if SubjectWire::is_option(name) && name != "protobuf" && !ours => {
                 return Err(format!("+{name} is of fanwire only"));
             }
@@ -192,8 +206,10 @@ impl FromStr for Subject {
         if subject.nodes > 1 && !subject.redis {
             return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
         }
-        let option = if subject.deflate { "deflate" } else { "filter" };
-        if (subject.deflate || subject.filter) && !matches!(subject.wire, SubjectWire::Centrifuge(_)) {
+        let options = [("deflate", subject.deflate), ("filter", subject.filter), ("hook", subject.hook)];
+        if let Some((option, _)) = options.into_iter().find(|(_, is_on)| *is_on)
+            && !matches!(subject.wire, SubjectWire::Centrifuge(_))
+        {
             let options = subject.wire.options().join("+");
             return Err(format!("+{option} is of the Centrifuge protocol over WebSocket, not of +{options}"));
         }
@@ -214,6 +230,9 @@ impl fmt::Display for Subject {
         }
         if self.filter {
             formatter.write_str("+filter")?;
+        }
+        if self.hook {
+            formatter.write_str("+hook")?;
         }
         if self.redis {
             formatter.write_str("+redis")?;
@@ -251,6 +270,8 @@ mod tests {
             "fanwire+protobuf+deflate+redis+nodes=3",
             "fanwire+filter",
             "fanwire+protobuf+filter+redis",
+            "fanwire+hook",
+            "fanwire+protobuf+hook+redis",
             "centrifuge+protobuf",
             "socketio",
         ] {
@@ -277,6 +298,8 @@ mod tests {
             "fanwire+sse+deflate",
             "fanwire+sse+filter",
             "centrifuge+filter",
+            "fanwire+sse+hook",
+            "centrifuge+hook",
             "fanwire+sse+ndjson",
             "fanwire+ndjson+protobuf",
             "fanwire+bare+deflate",

@@ -177,6 +177,18 @@ fn a_storm_refuses_nobody() {
 }
 
 #[test]
+fn a_storm_waits_for_its_hook_within_the_bound_on_calls() {
+    let report = scenario(&["storm", "--connections=200", "--in-flight=150", "--subjects=fanwire+hook"]);
+    for subject in ["fanwire+hook, 150 in flight", "fanwire+hook, all at once"] {
+        assert!((1.0..=128.0).contains(&figure(&report, subject, "calls at a time")), "{subject}");
+        // One for each client, and one for the bystander.
+        assert_eq!(figure(&report, subject, "calls"), 201.0, "{subject}");
+        assert!(figure(&report, subject, "ping p99") > 0.0, "{subject}");
+        assert!(figure(&report, subject, "set-up p50") >= 50.0, "{subject}");
+    }
+}
+
+#[test]
 fn churn_gives_everything_back() {
     let report = scenario(&[
         "churn",

@@ -22,6 +22,7 @@ use crate::measure::payload::{Measured, Times};
 use crate::measure::process::monotonic_nanoseconds;
 use crate::measure::sequence::StreamChecks;
 
+pub(crate) mod bystander;
 pub(crate) mod clients;
 mod inflate;
 mod lost;

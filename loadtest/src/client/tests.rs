@@ -26,6 +26,7 @@ impl Pair {
             encoding: Encoding::Json,
             deflate: false,
             filter: false,
+            hook: false,
         }))
     }
 

@@ -19,6 +19,10 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFLATE_OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n";
 const PROTOBUF_OFFER: &str = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
 
+/// The cookie that says who a client is, and the bytes of a client's `Cookie` header.
+pub(crate) const USER_COOKIE: &str = "user=";
+const COOKIE_BYTES: usize = 200;
+
 /// Makes the tokens of a run's users.
 pub(crate) struct Tokens {
     pub(crate) key: EncodingKey,
@@ -54,6 +58,8 @@ pub(crate) struct Centrifuge {
     pub(crate) deflate: bool,
     /// Subscriptions have a filter.
     pub(crate) filter: bool,
+    /// Clients have a cookie in place of a token.
+    pub(crate) hook: bool,
 }
 
 impl Dialect for Centrifuge {
@@ -72,6 +78,9 @@ impl Dialect for Centrifuge {
         if self.deflate {
             headers += DEFLATE_OFFER;
         }
+        if self.hook {
+            headers += &cookie(client);
+        }
         websocket_request(out, &self.host, &self.path, client, &headers);
         Ok(Progress::Waiting)
     }
@@ -84,7 +93,8 @@ impl Dialect for Centrifuge {
         if self.encoding == Encoding::Protobuf && !head_text.contains("centrifuge-protobuf") {
             return Err(Lost::NotOffered("the subprotocol centrifuge-protobuf"));
         }
-        self.say(&commands::connect(self.encoding, self.tokens.connection(client)?), say);
+        let token = if self.hook { String::new() } else { self.tokens.connection(client)? };
+        self.say(&commands::connect(self.encoding, token), say);
         Ok(Progress::Waiting)
     }
 
@@ -112,6 +122,12 @@ impl Dialect for Centrifuge {
     }
 }
 
+/// Returns the header by which the application's backend knows a client.
+fn cookie(client: usize) -> String {
+    let user = format!("{USER_COOKIE}user-{client}; session=");
+    format!("Cookie: {user:x<COOKIE_BYTES$}\r\n")
+}
+
 impl Centrifuge {
     fn say(&self, command: &[u8], say: &mut Say<'_>) {
         match self.encoding {
@@ -135,6 +151,7 @@ mod tests {
             encoding,
             deflate: false,
             filter: false,
+            hook: false,
         }
     }
 
@@ -159,6 +176,19 @@ mod tests {
         assert_eq!(follow(&protobuf, &[&[8, 1, 0x2a, 0]]).unwrap(), Progress::Waiting);
         assert_eq!(follow(&protobuf, &[&[8, 1, 0x2a, 0], &[8, 2, 0x32, 0]]).unwrap(), Progress::Live);
         assert_eq!(follow(&protobuf, &[&[]]).unwrap(), Progress::Ping);
+    }
+
+    #[test]
+    fn a_client_of_a_hook_has_a_cookie_and_no_token() {
+        let mut dialect = dialect(Encoding::Json, 1);
+        dialect.hook = true;
+        let (mut hello, mut connect) = (Vec::new(), Vec::new());
+        dialect.hello(7, &mut hello).unwrap();
+        let hello = String::from_utf8(hello).unwrap();
+        let cookie = hello.lines().find_map(|line| line.strip_prefix("Cookie: ")).unwrap();
+        assert!(cookie.len() == COOKIE_BYTES && cookie.starts_with("user=user-7; session=x"), "{cookie}");
+        dialect.opened(7, b"", &mut Say::new(&mut connect)).unwrap();
+        assert!(connect.len() < 100, "{connect:?}");
     }
 
     #[test]

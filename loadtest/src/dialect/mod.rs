@@ -22,7 +22,7 @@ mod stream;
 mod uni;
 mod ws;
 
-pub(crate) use centrifuge::{Centrifuge, Tokens};
+pub(crate) use centrifuge::{Centrifuge, Tokens, USER_COOKIE};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
 pub(crate) use plain::Plain;

@@ -66,6 +66,7 @@ impl Target for External {
             encoding: self.subject.wire.encoding(),
             deflate: self.subject.deflate,
             filter: false,
+            hook: false,
         }))
     }
 

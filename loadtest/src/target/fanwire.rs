@@ -14,6 +14,7 @@ use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
 use crate::subject::{Subject, SubjectWire};
+use crate::target::hook::{HookBackend, HookCalls};
 use crate::target::process::{ServerProcess, free_addresses};
 use crate::target::redis::{Redis, Use};
 use crate::target::{Part, Setup, Target, installed, node_of};
@@ -47,6 +48,7 @@ pub(crate) struct Fanwire {
     placement: Placement,
     nodes: Vec<Node>,
     redis: Option<Redis>,
+    hook: Option<HookBackend>,
 }
 
 #[derive(Debug)]
@@ -64,12 +66,16 @@ impl Fanwire {
             true => Some(Redis::start(&setup.settings.redis, placement, setup.cores)?),
             false => None,
         };
-        let redis_address = redis.as_ref().map(Redis::address);
+        let hook = if subject.hook { Some(HookBackend::start()?) } else { None };
+        let beside = Beside {
+            redis: redis.as_ref().map(Redis::address),
+            hook: hook.as_ref().map(|backend| backend.address),
+        };
         let nodes: Result<_, LoadError> =
-            (0..subject.nodes).map(|_| Node::start(setup, placement, redis_address)).collect();
+            (0..subject.nodes).map(|_| Node::start(setup, placement, beside)).collect();
         let mut versions = vec![installed::version(&setup.settings.server_binary()?, "--version")];
         versions.extend(redis.iter().map(|_| Redis::version(&setup.settings.redis)));
-        Ok(Self { subject: subject.clone(), versions, placement, nodes: nodes?, redis })
+        Ok(Self { subject: subject.clone(), versions, placement, nodes: nodes?, redis, hook })
     }
 
     fn first(&self) -> &Node {
@@ -81,17 +87,20 @@ impl Fanwire {
     }
 }
 
+/// What runs beside the nodes of a subject.
+#[derive(Clone, Copy, Debug)]
+struct Beside {
+    redis: Option<SocketAddrV4>,
+    hook: Option<SocketAddrV4>,
+}
+
 impl Node {
-    fn start(
-        setup: &Setup<'_>,
-        placement: Placement,
-        redis: Option<SocketAddrV4>,
-    ) -> Result<Self, LoadError> {
+    fn start(setup: &Setup<'_>, placement: Placement, beside: Beside) -> Result<Self, LoadError> {
         let [address, internal] = free_addresses()?;
         let binary = setup.settings.server_binary()?;
         let process = ServerProcess::start_at(placement, &binary, setup.cores, |folder, command| {
             let config = folder.join("fanwire.toml");
-            let text = configuration(setup.subject, address, internal, redis);
+            let text = configuration(setup.subject, address, internal, beside);
             fs::write(&config, text).doing(format!("write {}", config.display()))?;
             command.args(["serve", "--config"]).arg(&config);
             Ok(())
@@ -132,8 +141,8 @@ impl Target for Fanwire {
         let tokens = Self::tokens();
         Ok(match wire {
             SubjectWire::Centrifuge(encoding) => {
-                let Subject { deflate, filter, .. } = self.subject;
-                Box::new(Centrifuge { host, path, tokens, audience, encoding, deflate, filter })
+                let Subject { deflate, filter, hook, .. } = self.subject;
+                Box::new(Centrifuge { host, path, tokens, audience, encoding, deflate, filter, hook })
             }
             SubjectWire::Stream(encoding) => Box::new(Stream { host, path, tokens, audience, encoding }),
             SubjectWire::Uni(format) => Box::new(Uni { host, path, tokens, audience, format }),
@@ -199,6 +208,10 @@ impl Target for Fanwire {
         self.redis.as_ref().map(Redis::usage).transpose()
     }
 
+    fn hook_calls(&self) -> Option<HookCalls> {
+        self.hook.as_ref().map(HookBackend::calls)
+    }
+
     fn explain(&self, error: LoadError) -> LoadError {
         self.first().process.explain(error)
     }
@@ -228,13 +241,22 @@ fn configuration(
     subject: &Subject,
     address: SocketAddrV4,
     internal: SocketAddrV4,
-    redis: Option<SocketAddrV4>,
+    Beside { redis, hook }: Beside,
 ) -> String {
     let shards = subject.shards.unwrap_or(1);
     let engine = match redis {
         Some(redis) => {
             format!("[engine]\ntype = \"redis\"\n\n[engine.redis]\naddress = \"{redis}\"\n\n")
         }
+        None => String::new(),
+    };
+    // The hook of messages gets cookies too, so that they are kept for as long as their client. No call waits so long
+    // that it fails: the times are to be seen.
+    let hook = match hook {
+        Some(backend) => format!(
+            "[[hooks]]\nname = \"backend\"\nurl = \"http://{backend}/\"\nhttp_headers = [\"Cookie\"]\ntimeout = \"20s\"\nwait_max = \"60s\"\n\n\
+             [client.hooks]\nconnect = \"backend\"\nsend = \"backend\"\n\n"
+        ),
         None => String::new(),
     };
     let deflate = if subject.deflate { "[websocket.deflate]\nenabled = true\n\n" } else { "" };
@@ -273,7 +295,7 @@ keys = ["{API_KEY}"]
 [{section}]
 path = "{path}"
 
-{engine}{deflate}{}{}{}"#,
+{engine}{hook}{deflate}{}{}{}"#,
         address.ip(),
         address.port(),
         internal.ip(),

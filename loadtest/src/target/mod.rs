@@ -16,6 +16,7 @@ use crate::target::node::Package;
 
 pub(crate) mod centrifuge;
 pub(crate) mod fanwire;
+pub(crate) mod hook;
 mod installed;
 mod nats;
 mod nchan;
@@ -89,6 +90,11 @@ pub(crate) trait Target {
     /// Returns the number of keys in the server's Redis and its memory; `None` without a Redis.
     fn redis_use(&self) -> Result<Option<redis::Use>, LoadError> {
         Ok(None)
+    }
+
+    /// Returns the calls of the application's backend; `None` without one.
+    fn hook_calls(&self) -> Option<hook::HookCalls> {
+        None
     }
 
     /// Adds the server's log to an error that may be its fault.
