@@ -15,8 +15,8 @@ use crate::contract::{
     ReadLimit, Recovery, Since, Usage,
 };
 use crate::memory::{Memory, MemorySettings};
-use crate::outbox::{EventId, StoredEvent};
-use crate::redis::{Redis, RedisOutbox};
+use crate::outboxes::Outboxes;
+use crate::redis::Redis;
 
 /// The store of topics. Each shard owns one, for its own topics.
 #[derive(Debug)]
@@ -245,10 +245,10 @@ impl Engine {
     }
 
     /// Returns the outboxes of members' events; `None` if the settings ask for none.
-    pub fn outbox(&self) -> Option<Outbox<'_>> {
+    pub fn outbox(&self) -> Option<Outboxes> {
         match self {
-            Self::Memory(memory) => memory.has_outbox().then_some(Outbox::Memory(memory)),
-            Self::Redis(redis) => redis.outbox().cloned().map(Outbox::Redis),
+            Self::Memory(memory) => memory.outbox().cloned().map(Outboxes::Memory),
+            Self::Redis(redis) => redis.outbox().cloned().map(Outboxes::Redis),
         }
     }
 
@@ -267,52 +267,6 @@ impl Engine {
         match self {
             Self::Memory(memory) => memory.usage(),
             Self::Redis(redis) => redis.usage(),
-        }
-    }
-}
-
-/// The outboxes of an engine, to read.
-#[derive(Debug)]
-pub enum Outbox<'a> {
-    /// One, of this engine's topics.
-    Memory(&'a Memory),
-    /// Those of the whole cluster.
-    Redis(RedisOutbox),
-}
-
-impl Outbox<'_> {
-    /// Returns the outboxes that may have events.
-    pub async fn slots(&self) -> Result<Vec<u16>, EngineError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.outbox_slots()),
-            Self::Redis(redis) => redis.slots().await,
-        }
-    }
-
-    /// Returns the oldest events of each outbox, in order, at most `events_max` of each.
-    pub async fn read(&self, slots: &[u16], events_max: usize) -> Result<Vec<StoredEvent>, EngineError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.read_outbox(slots, events_max)),
-            Self::Redis(redis) => redis.read(slots, events_max).await,
-        }
-    }
-
-    /// Removes, of the outbox of each of these events, the event and all before it.
-    pub async fn remove(&self, last: &[EventId]) -> Result<(), EngineError> {
-        match self {
-            Self::Memory(memory) => {
-                last.iter().for_each(|last| memory.remove_events(*last));
-                Ok(())
-            }
-            Self::Redis(redis) => redis.remove(last).await,
-        }
-    }
-
-    /// Says which topics are vacant and which users offline, where that is due. A memory engine does so when it is swept.
-    pub async fn say_due(&self) -> Result<(), EngineError> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => redis.say_due().await,
         }
     }
 }

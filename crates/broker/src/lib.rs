@@ -6,6 +6,7 @@
 mod contract;
 mod engine;
 mod outbox;
+mod outboxes;
 mod user_status;
 mod user_statuses;
 
@@ -20,11 +21,12 @@ pub use contract::{
     EngineError, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats,
     Published, ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
-pub use engine::{Engine, Outbox};
-pub use memory::{Memory, MemorySettings, MemoryStatus, MemoryStatusBounds, TellStatus};
+pub use engine::Engine;
+pub use memory::{Memory, MemoryOutbox, MemorySettings, MemoryStatus, MemoryStatusBounds, TellStatus};
 pub use outbox::{
     Backlog, DeadLetter, EventId, EventKind, LetterId, Letters, OutboxOptions, Refusal, StoredEvent,
 };
+pub use outboxes::Outboxes;
 pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
     LogRateLimit, Peer, Redis, RedisOutbox, RedisSettings, RedisStats,

@@ -3,6 +3,8 @@
 //! State is borrowed for one call and never while an event is delivered, so a delivery may call the engine.
 //! [`MemorySettings`] or the caller's subscriptions bound everything that can grow. An empty topic is removed.
 
+mod dead_letters;
+mod event_log;
 mod idempotency;
 mod life;
 mod order;
@@ -26,12 +28,12 @@ use crate::contract::{
     EngineError, Event, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published,
     ReadLimit, Recovery, Since, Usage,
 };
-use crate::outbox::{EventId, OutboxOptions, StoredEvent};
+use crate::outbox::StoredEvent;
 use crate::wall_clock;
 use idempotency::Idempotency;
-use outbox::EventLog;
 use topics::{Appended, TopicTable};
 
+pub use outbox::MemoryOutbox;
 pub use user_status::{MemoryStatus, MemoryStatusBounds, TellStatus};
 
 /// Bounds of one memory engine. A node with several shards has one engine on each.
@@ -44,10 +46,8 @@ pub struct MemorySettings {
     /// Memory for topics' streams: publications, names and positions. Above it streams are evicted in the order that
     /// the module `retention` describes; readers notice by position, as with expired history. Default: 1 GiB.
     pub history_bytes_max: usize,
-    /// The outbox of members' events; without, members have no events. Default: none.
-    pub outbox: Option<OutboxOptions>,
-    /// The outbox' number among those of the node. Default: 0.
-    pub outbox_slot: u16,
+    /// Those of the node, for members' events; without, members have none. Default: none.
+    pub outbox: Option<MemoryOutbox>,
     /// That of the node's users; without, nothing is kept of users. Default: none.
     pub status: Option<MemoryStatus>,
 }
@@ -59,7 +59,6 @@ impl Default for MemorySettings {
             idempotency_bytes_max: 64 << 20,
             history_bytes_max: 1 << 30,
             outbox: None,
-            outbox_slot: 0,
             status: None,
         }
     }
@@ -70,7 +69,7 @@ pub struct Memory {
     deliver: Box<dyn Fn(Event)>,
     topics: RefCell<TopicTable>,
     idempotency: RefCell<Idempotency>,
-    events: Option<RefCell<EventLog>>,
+    outbox: Option<MemoryOutbox>,
     status: Option<MemoryStatus>,
 }
 
@@ -83,7 +82,7 @@ impl Memory {
             deliver,
             topics: RefCell::new(TopicTable::new(&settings)),
             idempotency: RefCell::new(Idempotency::new(&settings)),
-            events: settings.outbox.map(|options| RefCell::new(EventLog::new(options, settings.outbox_slot))),
+            outbox: settings.outbox,
             status: settings.status,
         }
     }
@@ -197,11 +196,10 @@ impl Memory {
 
     pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId, left: &Left) {
         let removed = self.topics.borrow_mut().remove_member(topic, client);
-        if let Some(events) = &self.events
-            && let Some(member) = &removed
+        if let Some(member) = removed.as_ref().filter(|member| !member.events.is_empty())
+            && let Some(outbox) = &self.outbox
         {
-            let others = self.presence_stats(topic).clients;
-            events.borrow_mut().left(topic, member, left, others);
+            outbox.left(topic, member, left, self.presence_stats(topic).clients);
         }
         if let Some(member) = &removed
             && let Some(status) = self.status_of(member)
@@ -232,30 +230,13 @@ impl Memory {
         let now = Instant::now();
         let released = self.topics.borrow_mut().sweep(now, Self::SWEEP_MAX);
         self.idempotency.borrow_mut().sweep(now, Self::SWEEP_MAX.saturating_sub(released));
-        if let Some(events) = &self.events {
-            events.borrow_mut().sweep(now);
-        }
         if let Some(status) = &self.status {
             status.sweep();
         }
     }
 
-    pub(crate) fn has_outbox(&self) -> bool {
-        self.events.is_some()
-    }
-
-    pub(crate) fn outbox_slots(&self) -> Vec<u16> {
-        self.events.as_ref().map(|events| events.borrow().slots()).unwrap_or_default()
-    }
-
-    pub(crate) fn read_outbox(&self, slots: &[u16], events_max: usize) -> Vec<StoredEvent> {
-        self.events.as_ref().map(|events| events.borrow().read(slots, events_max)).unwrap_or_default()
-    }
-
-    pub(crate) fn remove_events(&self, last: EventId) {
-        if let Some(events) = &self.events {
-            events.borrow_mut().remove(last);
-        }
+    pub(crate) fn outbox(&self) -> Option<&MemoryOutbox> {
+        self.outbox.as_ref()
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -263,18 +244,18 @@ impl Memory {
     }
 
     fn add_member(&self, topic: &TopicName, member: Member) {
-        let client = member.info.client;
         let mut topics = self.topics.borrow_mut();
-        if let Some(status) = self.status_of(&member)
-            && !topics.members(topic).is_some_and(|members| members.contains(client))
-        {
-            status.joined(topic);
-        }
-        let before = topics.members(topic).filter(|_| self.events.is_some());
-        let (is_new, others) =
-            before.map_or((true, 0), |members| (!members.contains(client), members.others(client)));
-        if let Some(events) = self.events.as_ref().filter(|_| is_new) {
-            events.borrow_mut().joined(topic, &member, others);
+        if !member.events.is_empty() {
+            let client = member.info.client;
+            let members = topics.members(topic);
+            if !members.is_some_and(|members| members.contains(client)) {
+                if let Some(status) = self.status_of(&member) {
+                    status.joined(topic);
+                }
+                if let Some(outbox) = &self.outbox {
+                    outbox.joined(topic, &member, members.map_or(0, |members| members.others(client)));
+                }
+            }
         }
         topics.add_member(topic, member);
     }
@@ -302,4 +283,14 @@ impl fmt::Debug for Memory {
 fn deadline(now: Instant, ttl: Duration) -> Instant {
     const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     now + ttl.min(TTL_MAX)
+}
+
+/// The bytes of an event that is kept.
+fn event_bytes(event: &StoredEvent) -> usize {
+    /// The struct, its place in the order, and allocator overhead.
+    const OVERHEAD: usize = 256;
+
+    let topic = event.topic.as_ref().map_or(0, |topic| topic.as_str().len());
+    let user = event.user.as_ref().map_or(0, |user| user.len());
+    OVERHEAD + topic + user + event.reason.as_ref().map_or(0, |(_, text)| text.len())
 }

@@ -164,6 +164,31 @@ pub(crate) async fn who_comes_back_soon_was_never_away(fixture: Fixture) {
     assert_eq!(events[6..], ["- u online", "- u connected 3"]);
 }
 
+pub(crate) async fn two_members_of_one_user_are_one(fixture: Fixture) {
+    let user = fixture.topic("!user:u");
+    for _ in 0..2 {
+        join(&fixture, &user, "u", 1).await;
+        join(&fixture, &user, "u", 2).await;
+        leave(&fixture, &user, 1).await;
+        join(&fixture, &user, "u", 3).await;
+        leave(&fixture, &user, 2).await;
+        leave(&fixture, &user, 3).await;
+    }
+    let gone = |number| format!("- u disconnected {number} 0 client unsubscribed");
+    let come = |number| format!("- u connected {number}");
+    let visit = [
+        "- u online".to_owned(),
+        come(1),
+        come(2),
+        gone(1),
+        come(3),
+        gone(2),
+        gone(3),
+        "- u offline".to_owned(),
+    ];
+    assert_eq!(told_events(&fixture.stored().await), [&visit[..], &visit[..]].concat());
+}
+
 pub(crate) async fn what_was_read_is_removed(fixture: Fixture) {
     let topic = fixture.topic("t");
     for number in 1..=5 {
@@ -198,11 +223,11 @@ fn member(user: &str, number: u128, events: EventMask) -> Member {
     Member::new(info(user, number), false).with_events(events)
 }
 
-async fn join(fixture: &Fixture, topic: &TopicName, user: &str, number: u128) {
+pub(crate) async fn join(fixture: &Fixture, topic: &TopicName, user: &str, number: u128) {
     fixture.engine.add_presence(topic, vec![member(user, number, ALL)]).await.unwrap();
 }
 
-async fn leave(fixture: &Fixture, topic: &TopicName, number: u128) {
+pub(crate) async fn leave(fixture: &Fixture, topic: &TopicName, number: u128) {
     fixture.engine.remove_presence(topic, client(number), &Left::Unsubscribed).await.unwrap();
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemorySettings, NewPublication,
-    OutboxOptions, Peer, Published, Recovery, Redis, RedisSettings, Since, StoredEvent,
+    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemoryOutbox, MemorySettings,
+    NewPublication, OutboxOptions, Peer, Published, Recovery, Redis, RedisSettings, Since, StoredEvent,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
 use uuid::Uuid;
@@ -38,7 +38,7 @@ impl Fixture {
         let sink = Arc::clone(&delivered);
         let settings = MemorySettings {
             idempotency_ttl: IDEMPOTENCY_TTL,
-            outbox: Some(outbox),
+            outbox: Some(MemoryOutbox::new(outbox)),
             ..MemorySettings::default()
         };
         let engine = Engine::memory(settings, Box::new(move |event| sink.lock().unwrap().push(event)));

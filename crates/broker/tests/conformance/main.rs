@@ -9,6 +9,7 @@ mod fixture;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 
+mod dead_letters;
 mod delivery;
 mod events;
 mod expiry;
@@ -128,5 +129,10 @@ conformance! {
         many_join_together,
         who_comes_back_soon_was_never_away,
         what_was_read_is_removed,
+        two_members_of_one_user_are_one,
         a_topic_without_events_has_no_outbox;
+    dead_letters:
+        what_was_refused_is_kept,
+        letters_are_taken_once,
+        a_retried_letter_is_posted_or_refused_again;
 }
