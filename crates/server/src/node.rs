@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanwire_broker::{HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published, UserStatuses};
+use fanwire_broker::{
+    HistoryOptions, HistoryPage, NewPublication, Outboxes, PresenceStats, Published, UserStatuses,
+};
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace, TokenPrint};
@@ -56,6 +58,8 @@ pub(crate) struct NodeShared {
     pub peers: Option<Peers>,
     /// The application's backends.
     pub hooks: Hooks,
+    /// The events of members, if the application wants any.
+    pub outboxes: Option<Outboxes>,
     /// The status of users, if a namespace has it.
     pub statuses: Option<UserStatuses>,
     /// One for each shard.
@@ -86,6 +90,7 @@ impl std::ops::Deref for Node {
 pub(crate) struct Links {
     pub peers: Option<Peers>,
     pub hooks: Hooks,
+    pub outboxes: Option<Outboxes>,
     pub statuses: Option<UserStatuses>,
 }
 
@@ -105,7 +110,7 @@ impl Node {
         tokens: Tokens,
         tls: Option<Tls>,
         inboxes: Inboxes,
-        Links { peers, hooks, statuses }: Links,
+        Links { peers, hooks, outboxes, statuses }: Links,
         counters: Vec<Arc<Counters>>,
         metrics: Metrics,
     ) -> Self {
@@ -128,6 +133,7 @@ impl Node {
             inboxes,
             peers,
             hooks,
+            outboxes,
             statuses,
             counters,
             http_connections,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fanwire_broker::{Event, Incompatible, MemoryStatus, UserStatuses, planted};
+use fanwire_broker::{Event, Incompatible, MemoryOutbox, MemoryStatus, Outboxes, UserStatuses, planted};
 use fanwire_protocol::{Publication, TopicName};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -133,8 +133,9 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let has_backends = !settings.hooks.is_empty();
     let backends = has_backends.then(BackendThread::start).transpose().map_err(StartError::BackendThread)?;
     let hooks = Hooks::start(&settings, inboxes.clone(), &metrics.hooks, backends.as_ref())?;
+    let outboxes = outboxes(&settings, peers.as_ref());
     let statuses = statuses(&settings, peers.as_ref(), &inboxes);
-    let links = Links { peers: peers.clone(), hooks, statuses };
+    let links = Links { peers: peers.clone(), hooks, outboxes, statuses };
     let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, links, counters, metrics);
     let membership = peers
         .zip(arrivals)
@@ -198,6 +199,14 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         membership,
         backends,
     })
+}
+
+/// Returns the outboxes of the engine, if events are wanted.
+fn outboxes(settings: &Settings, peers: Option<&Peers>) -> Option<Outboxes> {
+    match &settings.engine {
+        EngineSettings::Memory(memory) => memory.outbox.map(MemoryOutbox::new).map(Outboxes::Memory),
+        EngineSettings::Redis(_) => peers?.redis().outbox().cloned().map(Outboxes::Redis),
+    }
 }
 
 /// Returns the status of users, if a namespace has it.

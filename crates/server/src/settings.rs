@@ -419,6 +419,8 @@ pub struct MemoryEngineSettings {
     /// Names, positions and publications in the memory engine, all topics together.
     pub history_bytes_max: usize,
     pub idempotency_ttl: Duration,
+    /// The outboxes of members' events; without, members have no events.
+    pub outbox: Option<OutboxOptions>,
 }
 
 /// The status of users.

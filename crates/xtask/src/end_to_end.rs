@@ -46,6 +46,7 @@ pub(crate) const SUITES: &[&str] = &[
     "lifecycle.py",
     "status.mjs",
     "events_webhook.py",
+    "events_memory.py",
     "events/churn.py",
     "cluster/views.py",
     "cluster/orders.py",

@@ -157,6 +157,8 @@ pub(crate) const OFFLINE_DELAY: Period = Period::from_secs(5);
 /// A night without the application.
 pub(crate) const EVENTS_RETENTION: Period = Period::from_secs(24 * 3600);
 pub(crate) const OUTBOX_LENGTH_MAX: usize = 10_000;
+/// Some 50,000 events: an hour without the application, for a busy node.
+pub(crate) const EVENTS_MEMORY_BYTES_MAX: Size = Size(16 * MIB);
 pub(crate) const DEAD_LETTERS_MAX: usize = 10_000;
 /// Long enough to mend the receiver after a weekend.
 pub(crate) const DEAD_LETTERS_TTL: Period = Period::from_secs(7 * 24 * 3600);

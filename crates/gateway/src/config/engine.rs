@@ -82,6 +82,7 @@ impl MemoryEngine {
             history_bytes_max: checks
                 .at_least_one("engine.memory.history_bytes_max", self.history_bytes_max.0),
             idempotency_ttl: checks.longer_than_zero("engine.memory.idempotency_ttl", self.idempotency_ttl),
+            outbox: None,
         }
     }
 }

@@ -16,7 +16,7 @@ section! {
     /// Events for the application, of those kinds that client.events and the namespaces' events name.
     Events {
         /// The way to the application. "webhook": one node of the cluster posts them to events.webhook.url. "stream": it reads
-        /// them from Redis streams. Both need the Redis engine.
+        /// them from Redis streams, so this needs the Redis engine.
         deliver: Deliver = Deliver::Stream,
         /// Time for which a user without connections is not yet said to be offline, nor a topic without subscribers to be
         /// vacated. Nothing is said of who is back within it, and it stays online in its user's status. "0s", or 1s or more.
@@ -26,6 +26,9 @@ section! {
         /// Maximum number of events kept in one stream, about; the oldest are dropped. There are up to 16,384 streams, and
         /// those of one topic or one user are in one.
         outbox_length_max: usize = defaults::OUTBOX_LENGTH_MAX,
+        /// Maximum bytes of events and dead letters with the memory engine, which loses them when the node stops; the oldest
+        /// are dropped. 64KiB or more.
+        memory_bytes_max: Size = defaults::EVENTS_MEMORY_BYTES_MAX,
         /// Maximum number of dead letters, about: events that the webhook refused. The oldest are dropped.
         dead_letters_max: usize = defaults::DEAD_LETTERS_MAX,
         /// Time for which dead letters are kept.
@@ -135,19 +138,23 @@ impl Events {
         const DELAY_MIN: Period = Period::from_secs(1);
         const DELAY_MAX: Period = Period::from_secs(3600);
         const KEPT_MIN: Period = Period::from_secs(60);
+        const MEMORY_BYTES_MIN: Size = Size(64 << 10);
         const KEPT_MAX: Period = Period::from_secs(30 * 24 * 3600);
         if self.offline_delay != Period::OFF {
             checks.within("events.offline_delay", self.offline_delay, DELAY_MIN, DELAY_MAX);
         }
         checks.within("events.retention", self.retention, KEPT_MIN, KEPT_MAX);
         checks.within("events.dead_letters_ttl", self.dead_letters_ttl, KEPT_MIN, KEPT_MAX);
+        if self.memory_bytes_max.0 < MEMORY_BYTES_MIN.0 {
+            checks.error("events.memory_bytes_max", format!("must be at least {MEMORY_BYTES_MIN}"));
+        }
         let options = OutboxOptions {
             offline_delay: self.offline_delay.0,
             retention: self.retention.0,
             length_max: checks.at_least_one("events.outbox_length_max", self.outbox_length_max),
             dead_letters_max: checks.at_least_one("events.dead_letters_max", self.dead_letters_max),
             dead_letters_ttl: self.dead_letters_ttl.0,
-            ..OutboxOptions::default()
+            bytes_max: self.memory_bytes_max.0,
         };
         if self.deliver == Deliver::Stream && !self.webhook.url.is_empty() {
             checks.warn("events.webhook.url", "has no effect: events.deliver is \"stream\"");
@@ -157,8 +164,17 @@ impl Events {
         }
         match engine {
             EngineSettings::Redis(redis) => redis.outbox = Some(options),
-            EngineSettings::Memory(_) => {
-                checks.error("events.deliver", "events need engine.type = \"redis\", where they are kept");
+            EngineSettings::Memory(_) if self.deliver == Deliver::Stream => checks.error(
+                "events.deliver",
+                "\"stream\" needs engine.type = \"redis\", where it is read. With the memory engine use \"webhook\"",
+            ),
+            EngineSettings::Memory(memory) => {
+                checks.warn(
+                    "events.deliver",
+                    "events in the memory engine that are not delivered are lost when the node stops. \
+                     engine.type = \"redis\" keeps them",
+                );
+                memory.outbox = Some(options);
             }
         }
         match self.deliver {
@@ -255,6 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_engine_keeps_events_for_a_webhook_and_warns() {
+        let text = "[events]\ndeliver = 'webhook'\nmemory_bytes_max = '1MiB'\n\
+                    [events.webhook]\nurl = 'http://127.0.0.1:9000/events'\n";
+        for (events, expected) in [("", None), ("[client]\nevents = ['connected']\n", Some(1 << 20))] {
+            let mut checks = Checks::default();
+            let config: Config = toml::from_str(&format!("{events}{text}")).unwrap();
+            let settings = config.settings(&mut checks);
+            assert!(checks.errors.is_empty(), "{:?}", checks.errors);
+            let EngineSettings::Memory(memory) = settings.engine else { panic!("not memory") };
+            assert_eq!(memory.outbox.map(|outbox| outbox.bytes_max), expected);
+            let warnings: Vec<_> = checks.warnings.iter().map(|(key, _)| &**key).collect();
+            let warned = if expected.is_some() { vec!["events.deliver"] } else { vec![] };
+            assert_eq!(warnings, warned);
+        }
+    }
+
+    #[test]
     fn a_webhook_is_used_if_some_event_is_wanted() {
         let text = "[engine]\ntype = 'redis'\n[events]\ndeliver = 'webhook'\n\
                     [events.webhook]\nurl = 'https://backend.example/events?key=1'\nbatch_bytes = '1KiB'\n\
@@ -280,7 +313,14 @@ mod tests {
             format!("{wanted}{engine}{url}{text}\n")
         };
         for (text, expected) in [
-            (wanted.to_owned(), "events.deliver: events need engine.type = \"redis\""),
+            (
+                wanted.to_owned(),
+                "events.deliver: \"stream\" needs engine.type = \"redis\", where it is read. With",
+            ),
+            (
+                "[events]\nmemory_bytes_max = '63KiB'\n".to_owned(),
+                "events.memory_bytes_max: must be at least 64KiB",
+            ),
             ("[events]\noffline_delay = '500ms'\n".to_owned(), "events.offline_delay: must be 1s to 1h"),
             ("[events]\nretention = '1s'\n".to_owned(), "events.retention: must be 1m to 720h"),
             ("[events]\noutbox_length_max = 0\n".to_owned(), "events.outbox_length_max: must be at least 1"),

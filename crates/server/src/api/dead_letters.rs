@@ -1,13 +1,13 @@
 //! Events that the webhook refused: `dead_letters`, `dead_letters_retry` and `dead_letters_remove`.
 
-use fanwire_broker::{DeadLetter, EngineError, LetterId, Letters};
+use fanwire_broker::{DeadLetter, EngineError, LetterId, Letters, Outboxes};
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::RequestError;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::reply::{ApiReply, result};
-use crate::events::{EventBody, Outboxes};
+use crate::events::EventBody;
 use crate::node::Node;
 
 /// The most letters of one call.
@@ -78,9 +78,9 @@ pub(super) async fn remove(node: &Node, request: &ApiLetters) -> Result<LettersC
     Ok(LettersCount { count: outboxes.remove_dead_letters(&letters).await.map_err(unavailable)? })
 }
 
-fn outboxes(node: &Node) -> Result<Outboxes, ApiError> {
+fn outboxes(node: &Node) -> Result<&Outboxes, ApiError> {
     let why = "the settings ask for no events; see client.events and the namespaces' events";
-    Outboxes::of(node).ok_or_else(|| ApiError::because(RequestError::NotAvailable, why))
+    node.outboxes.as_ref().ok_or_else(|| ApiError::because(RequestError::NotAvailable, why))
 }
 
 fn unavailable(_: EngineError) -> ApiError {

@@ -5,11 +5,10 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanwire_broker::{DeadLetter, EngineError, LogRateLimit};
+use fanwire_broker::{DeadLetter, EngineError, LogRateLimit, Outboxes};
 use tokio::task::{JoinError, JoinSet};
 
 use super::batch::{Batch, BatchLimits, pack};
-use super::outboxes::Outboxes;
 use super::progress::{Progress, Reply, Verdict};
 use super::webhook::Webhook;
 use crate::metrics::EventMetrics;

@@ -2,12 +2,15 @@
 
 mod batch;
 mod deliverer;
-mod outboxes;
 mod progress;
 mod webhook;
 mod worker;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanwire_broker::{MemoryOutbox, Outboxes};
+use tokio::time::sleep;
 
 use crate::node::Node;
 use crate::tasks::{OwnedTask, Task};
@@ -15,7 +18,6 @@ use webhook::Webhook;
 use worker::Work;
 
 pub(crate) use batch::EventBody;
-pub(crate) use outboxes::Outboxes;
 pub use webhook::WebhookError;
 
 /// The node's share in the work. Dropping it ends its task.
@@ -27,7 +29,7 @@ pub(crate) struct Events {
 impl Events {
     /// Starts the task, if the settings ask for events.
     pub(crate) fn start(node: &Node) -> Result<Option<Self>, WebhookError> {
-        let Some(outboxes) = Outboxes::of(node) else { return Ok(None) };
+        let Some(outboxes) = node.outboxes.clone() else { return Ok(None) };
         let webhook = node.settings.webhook.as_ref().map(Webhook::new).transpose()?.map(Arc::new);
         let metrics = node.metrics.events.clone();
         metrics.serve();
@@ -39,10 +41,24 @@ impl Events {
         Ok(Some(Self { task, work }))
     }
 
-    /// Ends the task, and leaves the work to another node at once.
+    /// Ends the task, and leaves the work to another node at once. What is in memory is delivered first.
     pub(crate) async fn stop(self) {
+        if let Outboxes::Memory(outbox) = &self.work.outboxes {
+            deliver_last(outbox).await;
+        }
         drop(self.task);
         self.work.stop().await;
+    }
+}
+
+/// Gives the task some time for what would be lost with the process. Its users are offline.
+async fn deliver_last(outbox: &MemoryOutbox) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const LOOK: Duration = Duration::from_millis(20);
+    outbox.say_all();
+    let began = Instant::now();
+    while !outbox.is_empty() && began.elapsed() < PATIENCE {
+        sleep(LOOK).await;
     }
 }
 

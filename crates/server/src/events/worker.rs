@@ -6,12 +6,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanwire_broker::EngineError;
+use fanwire_broker::{EngineError, Outboxes};
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::deliverer::{Deliverer, HasMore};
-use super::outboxes::Outboxes;
 use super::webhook::Webhook;
 use crate::metrics::EventMetrics;
 

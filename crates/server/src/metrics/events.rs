@@ -123,7 +123,8 @@ impl EventMetrics {
             count("fanwire_event_dead_letters_total", "Events that became dead letters.", buried),
             count(
                 "fanwire_events_dropped_total",
-                "Events that nobody took within events.retention, or beyond events.outbox_length_max.",
+                "Events that nobody took within events.retention, or beyond events.outbox_length_max or \
+                 events.memory_bytes_max.",
                 dropped,
             ),
             gauge(

@@ -188,9 +188,10 @@ impl Shard {
         let settings = &node.settings;
         let deflate = settings.websocket.deflate;
         let redis = node.peers.as_ref().map(|peers| peers.redis().clone());
-        let statuses = node.statuses.clone();
+        let (outboxes, statuses, inboxes) =
+            (node.outboxes.clone(), node.statuses.clone(), node.inboxes.clone());
         let topics =
-            Topics::new(index, settings.clone(), redis, statuses, node.inboxes.clone(), counters.clone());
+            Topics::new(index, settings.clone(), redis, outboxes, statuses, inboxes, counters.clone());
         Ok(Self {
             index: index as u16,
             budget,

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, Member, MemorySettings, NewPublication, Redis, UNPUBLISHED_META_TTL_MAX,
-    Usage, UserStatuses, planted,
+    Engine, Event, HistoryOptions, Member, MemorySettings, NewPublication, Outboxes, Redis,
+    UNPUBLISHED_META_TTL_MAX, Usage, UserStatuses, planted,
 };
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
@@ -122,13 +122,14 @@ impl Topics {
         shard: usize,
         settings: Arc<Settings>,
         redis: Option<Redis>,
+        outboxes: Option<Outboxes>,
         statuses: Option<UserStatuses>,
         inboxes: Inboxes,
         counters: Arc<Counters>,
     ) -> Rc<Self> {
         let events = Rc::<RefCell<VecDeque<Event>>>::default();
-        let engine =
-            redis.map_or_else(|| memory_engine(&settings, statuses.as_ref(), events.clone()), Engine::Redis);
+        let memory = || memory_engine(&settings, outboxes, statuses.as_ref(), events.clone());
+        let engine = redis.map_or_else(memory, Engine::Redis);
         Rc::new(Self {
             shard,
             engine,
@@ -517,10 +518,14 @@ pub(crate) fn history_options(bounds: HistoryBounds) -> HistoryOptions {
 
 fn memory_engine(
     settings: &Settings,
+    outboxes: Option<Outboxes>,
     statuses: Option<&UserStatuses>,
     events: Rc<RefCell<VecDeque<Event>>>,
 ) -> Engine {
     let mut memory = MemorySettings::default();
+    if let Some(Outboxes::Memory(outbox)) = outboxes {
+        memory.outbox = Some(outbox);
+    }
     if let Some(UserStatuses::Memory(status)) = statuses {
         memory.status = Some(status.clone());
     }

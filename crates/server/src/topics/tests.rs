@@ -86,6 +86,7 @@ fn settings() -> Settings {
         engine: EngineSettings::Memory(MemoryEngineSettings {
             history_bytes_max: 1024,
             idempotency_ttl: TIME,
+            outbox: None,
         }),
         status: None,
         shutdown: ShutdownSettings { propagation: TIME, window: TIME, timeout: TIME },
@@ -101,7 +102,7 @@ fn publication(topic: &TopicName, epoch: Epoch, offset: u64) -> Event {
 /// An owner of topics whose streams were delivered up to offset 1.
 fn topics<const N: usize>(epoch: Epoch, names: [&str; N]) -> (Rc<Topics>, [TopicName; N]) {
     let (inboxes, _receivers) = Inboxes::new(1);
-    let topics = Topics::new(0, Arc::new(settings()), None, None, inboxes, Arc::default());
+    let topics = Topics::new(0, Arc::new(settings()), None, None, None, inboxes, Arc::default());
     let names = names.map(|name| TopicName::new(name).unwrap());
     for name in &names {
         let mut topic = Topic { keeps: true, ..Topic::default() };

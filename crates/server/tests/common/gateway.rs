@@ -161,6 +161,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             EngineSettings::Memory(MemoryEngineSettings {
                 history_bytes_max: 64 << 20,
                 idempotency_ttl: Duration::from_secs(60),
+                outbox: None,
             })
         },
         status: None,

@@ -225,6 +225,7 @@ async fn a_flood_of_names_costs_no_other_topic() {
     settings.engine = EngineSettings::Memory(MemoryEngineSettings {
         history_bytes_max: BYTES_MAX,
         idempotency_ttl: Duration::from_secs(60),
+        outbox: None,
     });
     let gateway = TestGateway::start(settings).await;
     let mut innocent = gateway.client().await;
