@@ -2,9 +2,9 @@
 
 People know exactly when they asked for something, and when they were answered. What they cannot know is bounded in time:
 
-- Whoever was answered becomes a member within `SOON`, unless its node had a fault at that moment: a node that is killed
+- Whoever was answered becomes a member within `LATE`, unless its node had a fault within `SOON`: a node that is killed
   may not have written the member, nor one that is fenced. Whoever was not answered may have become a member or not.
-- Whoever goes is a member no longer within `SOON`, and not before it goes. If its node has a fault meanwhile it may count
+- Whoever goes is a member no longer within `LATE`, and not before it goes. If its node has a fault meanwhile it may count
   as gone from the beginning of the fault on, and does once the node has lost its lease and another has removed its
   members: within `gone_by`.
 - A fault of a node is from its kill until it is ready again, or from its stop until it goes on. That a node is fenced
@@ -17,8 +17,9 @@ by offline or vacated, unless another comes within the delay."""
 import collections
 from dataclasses import dataclass
 
-# All in milliseconds. How late a write may be on a busy machine, and how much two readings of one clock may differ.
-SOON, CLOCK = 5000, 5
+# All in milliseconds. The time after which a node has written what it answered; how late that may be on a machine that does
+# far too much; and how much two readings of one clock may differ.
+SOON, LATE, CLOCK = 5000, 20_000, 5
 # A node that reaps and dies lets another do so after this time; one that works on outboxes, after that one.
 REAPING_MAX, WORKING_MAX = 5000, 17_000
 # What a member and its node say when they end a membership themselves.
@@ -208,17 +209,15 @@ class Judge:
         begun, ended, code = join["time"], leave["time"], leave["reason"]["code"]
         until = spell.answered or spell.ended
         faults = self.faults_between(spell.node, spell.asked, until + SOON)
-        latest = until + SOON
-        if faults:
-            latest = max(fault.end for fault in faults) + 2 * SOON
+        latest = max([until, *(fault.end for fault in faults)]) + LATE
         if not spell.asked - CLOCK <= begun <= latest:
             return f"{join['event']} {join['id']} is not within {spell.asked:.0f} and {latest:.0f}"
         faults = self.faults_between(spell.node, spell.asked, spell.ended + SOON)
-        earliest, latest = spell.ended, spell.ended + SOON
+        earliest, latest = spell.ended, spell.ended + LATE
         if faults:
             earliest = min(earliest, max(spell.asked, faults[0].begin))
             gone = [max(fault.end, self.gone_by(fault.begin)) for fault in faults]
-            latest = max(latest, max(gone) + 2 * SOON)
+            latest = max([latest, *(time + LATE for time in gone)])
         elif spell.ended_by == "error":
             earliest = spell.asked
         if not earliest - CLOCK <= ended <= latest:
