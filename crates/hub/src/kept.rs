@@ -37,6 +37,9 @@ pub struct Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
+/// Says that there is no room for the metadata of a token or of an answer.
+pub(crate) const META_TOO_LONG: &str = "meta is longer than client.hooks.kept_bytes_max leaves room for";
+
 impl Kept {
     /// Keeps headers of the request that opens a connection. `value` gives the value of a header by its name.
     pub fn new(rules: &KeptRules, value: impl Fn(&str) -> Option<String>) -> Result<Self, TooLong> {

@@ -14,14 +14,13 @@ use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
 
 use super::asking::Step;
-use super::hooked::META_TOO_LONG;
 use super::subscribe::{Initiator, Plan, PlannedSubscribe};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Now, Phase, Refusal, Session, Verify};
 use crate::effect::Effect;
 use crate::hook::HookEvent;
 use crate::hook_settings::HookSlot;
-use crate::kept::{Kept, TooLong};
+use crate::kept::{Kept, META_TOO_LONG, TooLong};
 use crate::permission::may_subscribe;
 use crate::{
     ClaimExtras, ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TokenKind,

@@ -17,13 +17,10 @@ use crate::Namespaces;
 use crate::effect::{Effect, TopicRequest};
 use crate::hook::{HookAnswer, HookClaims, HookDenial, HookResult, PublishChange, PublishOptions, Renewal};
 use crate::hook_settings::HookSlot;
-use crate::kept::{Kept, TooLong};
+use crate::kept::{Kept, META_TOO_LONG, TooLong};
 
 /// Seconds by which credentials are prolonged if their hook does not answer.
 const PROLONGED_SECONDS: u32 = 60;
-
-/// Says that there is no room for the metadata of a token or of an answer.
-pub(super) const META_TOO_LONG: &str = "meta is longer than client.hooks.kept_bytes_max leaves room for";
 
 /// The outcome of a question.
 pub(super) type Hooked = Result<HookResult, HookDenial>;

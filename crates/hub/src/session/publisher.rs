@@ -8,13 +8,13 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use super::asking::Draft;
 use super::connect::claims;
-use super::hooked::{META_TOO_LONG, hooked_publication};
+use super::hooked::hooked_publication;
 use super::publish::{check_data, check_permission};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Now, Refusal, Verify, named};
 use crate::hook::{HookDenial, HookQuestion, HookResult, PublishOptions};
 use crate::hook_settings::HookSlot;
-use crate::kept::{Kept, TooLong};
+use crate::kept::{Kept, META_TOO_LONG, TooLong};
 use crate::{ClientSettings, ConnectionClaims, Namespaces};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
