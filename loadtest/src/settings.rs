@@ -16,9 +16,9 @@ pub(crate) struct Settings {
     /// The measured subjects, in turn; the others are compared with the first
     ///
     ///   raw         a bare loop of sends: the limit of the machine; with +shards=N, one in each of N threads
-    ///   fanwire     the built server, with any of +redis +protobuf +deflate +filter +hook +shards=N +nodes=N; its clients
-    ///               use a WebSocket, unless one of these says otherwise: +http_stream +uni_sse +uni_http_stream
-    ///               +uni_websocket; +sse +ndjson +bare +poll, which are the forms of GET /subscribe
+    ///   fanwire     the built server, with any of +redis +protobuf +deflate +filter +hook +events +shards=N
+    ///               +nodes=N; its clients use a WebSocket, unless one of these says otherwise: +http_stream +uni_sse
+    ///               +uni_http_stream +uni_websocket; +sse +ndjson +bare +poll, which are the forms of GET /subscribe
     ///   centrifuge  a running server of the Centrifuge protocol, with +protobuf +deflate
     ///   nchan, nats, ws, socketio
     ///               peers, if they are installed

@@ -21,6 +21,8 @@ pub(crate) struct Subject {
     pub(crate) filter: bool,
     /// Clients have a cookie in place of a token: the server asks a backend who they are, and keeps it.
     pub(crate) hook: bool,
+    /// The events of clients and users are written to Redis.
+    pub(crate) events: bool,
     /// The Redis engine, with a Redis of its own.
     pub(crate) redis: bool,
     /// `None`: one, or the scenario's number.
@@ -137,6 +139,7 @@ impl Subject {
             deflate: false,
             filter: false,
             hook: false,
+            events: false,
             redis: false,
             shards: None,
             nodes: 1,
@@ -166,6 +169,7 @@ impl Subject {
             "redis" if ours && value.is_none() => self.redis = true,
             "filter" if ours && value.is_none() => self.filter = true,
             "hook" if ours && value.is_none() => self.hook = true,
+            "events" if ours && value.is_none() => self.events = true,
             "shards" if ours || self.server == Server::Raw => self.shards = Some(number(SHARDS_MAX)?),
             "nodes" if ours => self.nodes = number(NODES_MAX)?,
             "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
@@ -173,7 +177,7 @@ impl Subject {
             }
             "deflate" if value.is_none() => self.deflate = true,
             "shards" => return Err("+shards is of fanwire and raw".to_owned()),
-            "redis" | "nodes" | "filter" | "hook" if !ours => {
+            "redis" | "nodes" | "filter" | "hook" | "events" if !ours => {
                 return Err(format!("+{name} is of fanwire only"));
             }
             _ if SubjectWire::is_option(name) && name != "protobuf" && !ours => {
@@ -206,6 +210,9 @@ impl FromStr for Subject {
         if subject.nodes > 1 && !subject.redis {
             return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
         }
+        if subject.events && !subject.redis {
+            return Err("+events needs +redis: events are kept there".to_owned());
+        }
         let options = [("deflate", subject.deflate), ("filter", subject.filter), ("hook", subject.hook)];
         if let Some((option, _)) = options.into_iter().find(|(_, is_on)| *is_on)
             && !matches!(subject.wire, SubjectWire::Centrifuge(_))
@@ -233,6 +240,9 @@ impl fmt::Display for Subject {
         }
         if self.hook {
             formatter.write_str("+hook")?;
+        }
+        if self.events {
+            formatter.write_str("+events")?;
         }
         if self.redis {
             formatter.write_str("+redis")?;
@@ -270,6 +280,7 @@ mod tests {
             "fanwire+protobuf+deflate+redis+nodes=3",
             "fanwire+filter",
             "fanwire+protobuf+filter+redis",
+            "fanwire+events+redis",
             "fanwire+hook",
             "fanwire+protobuf+hook+redis",
             "centrifuge+protobuf",
@@ -294,6 +305,8 @@ mod tests {
             "fanwire+shards",
             "fanwire+shards=0",
             "fanwire+nodes=2",
+            "fanwire+events",
+            "centrifuge+events+redis",
             "fanwire+sse+protobuf",
             "fanwire+sse+deflate",
             "fanwire+sse+filter",

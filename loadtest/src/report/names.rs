@@ -66,6 +66,7 @@ const FIGURES: &[&str] = &[
     "Redis memory growth from before the warm-up",
     "server CPU per cycle",
     "client CPU per cycle",
+    "redis CPU per cycle",
     "cycles per second",
 ];
 

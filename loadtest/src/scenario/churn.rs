@@ -52,7 +52,9 @@ pub(crate) fn run(arguments: &ChurnArguments, bench: &mut Bench<'_>) -> Result<R
     let ChurnArguments { cycles, warm_up, topics, at_once, .. } = arguments;
     let subjects = bench.subjects();
     let bounds = subjects.iter().flat_map(|(name, subject)| {
-        let keys = subject.redis.then(|| BoundRule::absolute(name, "Redis keys growth", 0.0));
+        // Nobody reads the events.
+        let keys =
+            (subject.redis && !subject.events).then(|| BoundRule::absolute(name, "Redis keys growth", 0.0));
         std::iter::once(BoundRule::absolute(name, "memory growth", GROWTH_MAX)).chain(keys)
     });
     let outline = Outline {
@@ -132,6 +134,9 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
         turn.figure("server CPU per cycle", "us", server.microseconds() / each);
     }
     turn.figure("client CPU per cycle", "us", used.client.microseconds() / each);
+    for (name, part) in used.others() {
+        turn.figure(&format!("{name} CPU per cycle"), "us", part.microseconds() / each);
+    }
     turn.figure("cycles per second", "1/s", each / used.seconds);
     turn.series = series(&samples);
     turn.histograms.push(stage.clients.shared.set_up.named("set-up"));

@@ -260,6 +260,10 @@ fn configuration(
         None => String::new(),
     };
     let deflate = if subject.deflate { "[websocket.deflate]\nenabled = true\n\n" } else { "" };
+    let events = match subject.events {
+        true => "events = [\"connected\", \"disconnected\", \"user_online\", \"user_offline\"]\n",
+        false => "",
+    };
     let Endpoint { section, path } = endpoint(subject.wire);
     // Pongs would be requests of their own, which these clients do not make.
     let pongs = if subject.wire.is_emulated() { "pong_timeout = \"0s\"\n" } else { "" };
@@ -285,7 +289,7 @@ port = {}
 [client]
 allowed_origins = []
 queue_bytes_max = {QUEUE_BYTES_MAX}
-{pongs}
+{pongs}{events}
 [client.token]
 hmac_secret = "{TOKEN_SECRET}"
 
