@@ -30,7 +30,9 @@ pub(super) fn complete(config: &mut Config, checks: &mut Checks) -> DevSettings 
     }
     let opened = Config::deserialize(toml::Deserializer::new(OPENED)).expect("dev.toml is a configuration");
     for namespace in opened.topics.namespaces {
-        if !config.topics.has_namespace(&namespace.name) {
+        let is_taken = config.topics.has_namespace(&namespace.name)
+            || (namespace.status && config.topics.has_status_namespace());
+        if !is_taken {
             config.topics.namespaces.push(namespace);
         }
     }
@@ -71,7 +73,7 @@ mod tests {
         let settings = dev(&[
             ("FANWIRE_CLIENT__TOKEN__HMAC_SECRET", "0012"),
             ("FANWIRE_CLIENT__INSECURE", "false"),
-            ("FANWIRE_TOPICS__NAMESPACES", r#"[{"name":"mine"}]"#),
+            ("FANWIRE_TOPICS__NAMESPACES", r#"[{"name":"mine","status":true}]"#),
         ])
         .unwrap();
         assert_eq!(settings.connection_tokens.hmac_secret.unwrap().expose_secret(), "0012");
@@ -79,6 +81,11 @@ mod tests {
         assert_eq!(settings.dev.unwrap().token_secret.expose_secret().len(), 64);
         assert!(!settings.client.insecure);
         assert!(settings.namespaces.topic("mine:a").is_ok() && settings.namespaces.topic("chat:a").is_ok());
+        // There may be one namespace with the status of users.
+        assert!(
+            settings.namespaces.topic("online:a").is_err()
+                && dev(&[]).unwrap().namespaces.topic("online:a").is_ok()
+        );
         let error = dev(&[("FANWIRE_SERVER__ADDRESS", "0.0.0.0")]).unwrap_err();
         assert!(error.contains("FANWIRE_SERVER__ADDRESS") && error.contains("127.0.0.1 or ::1"), "{error}");
     }

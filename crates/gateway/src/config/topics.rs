@@ -233,6 +233,10 @@ impl Topics {
         self.namespaces.iter().any(|namespace| namespace.name == name)
     }
 
+    pub(super) fn has_status_namespace(&self) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.status)
+    }
+
     fn name_rules(&self, checks: &mut Checks) -> NameRules {
         let parts = [
             ("topics.private_prefix", &self.private_prefix),

@@ -12,6 +12,9 @@ export const ROOM_NAME_LENGTH_MAX = 32;
 const HISTORY_PAGE = 200;
 const TOKEN_TIMEOUT_MS = 10_000;
 const OWN_CLIENTS_MAX = 50;
+/** Topics with this prefix tell the status of a user. */
+const STATUS_PREFIX = 'online:';
+const WATCHED_MAX = 20;
 
 export const me = {
   user: recall(localStorage, 'chat.user') ?? `u-${randomId()}`,
@@ -23,6 +26,8 @@ export const me = {
 };
 
 export const rooms = new Map();
+/** The users who are watched, and the status of each: `{ online, last_seen }`, or null while it is not known. */
+export const statuses = new Map();
 export let currentRoom;
 
 export const connection = new Connection({
@@ -34,7 +39,7 @@ export const connection = new Connection({
       me.clients = [...me.clients, state.client].slice(-OWN_CLIENTS_MAX);
       remember(sessionStorage, 'chat.clients', JSON.stringify(me.clients));
     }
-    observer.changed();
+    changed();
   },
 });
 
@@ -65,7 +70,7 @@ export function openRoom(name) {
   currentRoom = enterRoom(possible ? name : DEFAULT_ROOMS[0]);
   currentRoom.unread = 0;
   rememberRooms();
-  observer.changed();
+  changed();
 }
 
 export function leaveRoom(room) {
@@ -73,7 +78,7 @@ export function leaveRoom(room) {
   rooms.delete(room.name);
   rememberRooms();
   if (room === currentRoom) location.hash = DEFAULT_ROOMS[0];
-  observer.changed();
+  changed();
 }
 
 /** Converts a typed name to the form in the topic. */
@@ -92,18 +97,18 @@ export function send(text) {
   currentRoom.compose({ user: me.user, name: me.name, client: me.client }, text);
   currentRoom.firstUnread = null;
   sendWaiting(currentRoom);
-  observer.changed();
+  changed();
 }
 
 export function sendAgain(room, item) {
   room.wait(item);
   sendWaiting(room);
-  observer.changed();
+  changed();
 }
 
 export function discard(room, item) {
   room.discard(item);
-  observer.changed();
+  changed();
 }
 
 /** Returns true also for another window of the same user, unless it uses another name. */
@@ -113,6 +118,45 @@ export function isOwn(person) {
     person.user === me.user &&
     (person.name === me.name || me.clients.includes(person.client))
   );
+}
+
+/** Those who wrote in the open room and are not in it, by user, the latest first. */
+export function absentAuthors() {
+  const present = new Set([...currentRoom.members.values()].map(({ user }) => user)).add(me.user);
+  const absent = new Map();
+  for (const { author } of currentRoom.items.toReversed()) {
+    if (!author || present.has(author.user) || absent.has(author.user)) continue;
+    absent.set(author.user, author);
+    if (absent.size === WATCHED_MAX) break;
+  }
+  return absent;
+}
+
+function changed() {
+  if (currentRoom?.membersKnown) watch(absentAuthors());
+  observer.changed();
+}
+
+function watch(users) {
+  for (const user of statuses.keys()) {
+    if (users.has(user)) continue;
+    connection.unsubscribe(STATUS_PREFIX + user);
+    statuses.delete(user);
+  }
+  for (const user of users.keys()) {
+    if (statuses.has(user)) continue;
+    statuses.set(user, null);
+    const is = (status) => {
+      if (statuses.has(user)) statuses.set(user, status);
+      observer.changed();
+    };
+    connection.subscribe(STATUS_PREFIX + user, {
+      subscribed: ({ publications }) => is(publications.at(-1)?.data ?? null),
+      published: ({ data }) => is(data),
+      lost: () => is(null),
+      removed: () => is(null),
+    });
+  }
 }
 
 function enterRoom(name) {
@@ -128,27 +172,27 @@ function enterRoom(name) {
       loadPresence(room);
       if (historyWanted) loadHistory(room);
       else sendWaiting(room);
-      observer.changed();
+      changed();
     },
     published(publication) {
       arrived(room, room.receive(publication, { live: true }));
-      observer.changed();
+      changed();
     },
     joined(info) {
       room.joined(info, info.client === me.client);
-      observer.changed();
+      changed();
     },
     left(info) {
       room.left(info, me.clients.includes(info.client));
-      observer.changed();
+      changed();
     },
     lost() {
       room.lost();
-      observer.changed();
+      changed();
     },
     removed(reason) {
       room.removed(reason);
-      observer.changed();
+      changed();
     },
   });
   return room;
@@ -177,7 +221,7 @@ async function loadPresence(room) {
   } catch {
     // Joins and leaves still update the list; the next subscription asks again.
   }
-  observer.changed();
+  changed();
 }
 
 /** Reads history, then sends waiting messages: only now it is known which of them had arrived. */
@@ -196,7 +240,7 @@ async function loadHistory(room) {
     room.fillFailed();
   }
   sendWaiting(room);
-  observer.changed();
+  changed();
 }
 
 function sendWaiting(room) {
@@ -214,7 +258,7 @@ async function deliver(room, item) {
   } catch (error) {
     room.notAccepted(item, error);
   }
-  observer.changed();
+  changed();
 }
 
 async function fetchToken() {

@@ -1,6 +1,7 @@
 // Draws the state of app.js, with the elements of elements.js.
 
 import {
+  absentAuthors,
   connection,
   currentRoom,
   DEFAULT_ROOMS,
@@ -10,6 +11,7 @@ import {
   me,
   rooms,
   sendAgain,
+  statuses,
 } from './app.js';
 import {
   crossIcon,
@@ -69,6 +71,7 @@ export function draw() {
     drawConnection();
     drawRooms();
     drawPeople();
+    drawAbsent();
     timelineView.draw();
   }, DRAW_INTERVAL_MS);
 }
@@ -211,6 +214,46 @@ function drawPeople() {
     rows.push({ key: 'more', look: [unseen], build });
   }
   replaceKeyed(find('people-list'), rows);
+}
+
+/** Those who wrote here and are elsewhere, with a dot and words for their status. */
+function drawAbsent() {
+  const absent = currentRoom.membersKnown ? [...absentAuthors().values()] : [];
+  find('absent').hidden = absent.length === 0;
+  const ambiguous = ambiguousNames(currentRoom);
+  const rows = absent.map((person) => {
+    const status = statuses.get(person.user);
+    const words = statusText(status);
+    const tag = ambiguous.has(person.name) ? tagOf(person) : '';
+    return {
+      key: person.user,
+      look: [person.name, tag],
+      build: () =>
+        element('li', { class: 'person absent' }, [
+          paintAvatar(element('span', { class: 'avatar', 'aria-hidden': 'true' }), person),
+          element('span', { class: 'absent-text' }, [
+            element('span', { class: 'person-name', text: person.name, dir: 'auto' }),
+            tag && element('span', { class: 'tag', text: tag }),
+            element('span', { class: 'aside' }),
+          ]),
+        ]),
+      state: [status?.online, words],
+      update(row) {
+        row.dataset.status = status ? (status.online ? 'online' : 'offline') : '';
+        setText(row.querySelector('.aside'), words);
+      },
+    };
+  });
+  replaceKeyed(find('absent-list'), rows);
+}
+
+function statusText(status) {
+  if (!status) return '';
+  if (status.online) return 'online';
+  if (!status.last_seen) return 'offline';
+  const day = dayText(status.last_seen);
+  const when = day === 'Today' ? clockFormat.format(status.last_seen) : day === 'Yesterday' ? 'yesterday' : day;
+  return `last seen ${when}`;
 }
 
 /** The conversation. A reader at the end stays at the end; for one who reads further up nothing scrolls, and new

@@ -67,6 +67,22 @@ const suite = (transport) => () => {
     await ada.shows('.notice', 'Bob left');
   });
 
+  check('who wrote here and is elsewhere is online, and then was seen last', async () => {
+    const ada = await come('Ada');
+    const bob = await come('Bob');
+    await bob.say('I will be elsewhere');
+    await ada.showsTexts(['I will be elsewhere']);
+    await ada.showsOnline(2);
+    assert.equal(await ada.count('#absent:not([hidden])'), 0);
+    await bob.page.click(`[aria-label="Leave room-${stage.room}"]`, { force: true });
+    await ada.shows('#absent-list .person[data-status="online"]', 'online');
+    await ada.photograph(`${transport}-absent`);
+    await bob.page.context().close();
+    await ada.shows('#absent-list .person[data-status="offline"]', 'last seen');
+    const list = await ada.page.getByRole('list', { name: 'Also wrote here' }).ariaSnapshot();
+    assert.match(list, /Bob\s*last seen \d+:\d\d/);
+  });
+
   check('two people of one name are told apart', async () => {
     const reader = await come('Reader');
     const one = await come('Ada');
@@ -313,6 +329,7 @@ const suite = (transport) => () => {
     await ada.page.press('#room-input', 'Enter');
     await ada.showsTitle('#garden-party');
     await ada.say('anyone?');
+    await ada.showsTexts(['anyone?']);
     await ada.page.locator(UNSETTLED).waitFor({ state: 'detached' });
     await ada.page.reload();
     await ada.showsTexts(['anyone?']);
