@@ -322,6 +322,7 @@ pub(super) fn anonymous(settings: &ClientSettings) -> Result<ConnectionClaims, R
 }
 
 /// Returns the claims of a token, or those that hold without one.
+#[inline(always)]
 pub(super) fn claims(
     settings: &ClientSettings,
     tokens: &dyn Verify,
