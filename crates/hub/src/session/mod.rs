@@ -357,8 +357,11 @@ impl Session {
 
     /// Frees the work of a session that has become idle.
     fn rest(&mut self) {
-        if self.work.as_ref().is_some_and(|work| work.is_done()) {
+        let Some(work) = &mut self.work else { return };
+        if work.is_done() {
             self.work = None;
+        } else if work.kept.is_some() {
+            work.give_room_back();
         }
     }
 

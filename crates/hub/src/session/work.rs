@@ -66,6 +66,14 @@ impl Work {
             + asking.sum::<usize>()
     }
 
+    /// Frees the room of requests that have been answered, in a session that goes on to have work: it may keep something
+    /// for as long as its client stays.
+    pub(super) fn give_room_back(&mut self) {
+        if self.subscribing.is_empty() && self.queued.is_empty() {
+            (self.subscribing, self.queued) = (Vec::new(), VecDeque::new());
+        }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.prepared.is_none()
             && self.connecting.is_none()
@@ -74,5 +82,25 @@ impl Work {
             && self.asking.is_none()
             && self.kept.is_none()
             && self.bucket.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_given_back_once_nothing_waits_in_it() {
+        let mut work = Work {
+            subscribing: Vec::with_capacity(4),
+            queued: VecDeque::with_capacity(4),
+            ..Work::default()
+        };
+        work.queued.push_back(Request { id: 1, ask: fanwire_protocol::request::Ask::Ping });
+        work.give_room_back();
+        assert_eq!(work.queued.len(), 1);
+        work.queued.clear();
+        work.give_room_back();
+        assert_eq!((work.subscribing.capacity(), work.queued.capacity()), (0, 0));
     }
 }
